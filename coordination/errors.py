@@ -1,0 +1,152 @@
+"""All errors that Baton raises on purpose: one base, one class a situation.
+
+Each carries its data as attributes and says whether repeating the call can help (`retryable`).
+"""
+
+from __future__ import annotations
+
+
+class CoordinationError(Exception):
+    """Base of all errors of this library."""
+
+    retryable: bool = False
+    """Whether the same call may succeed later without anything being changed."""
+
+
+class InvalidName(CoordinationError, ValueError):
+    """A name that cannot be used for a room, tenant, role, agent or resource."""
+
+    def __init__(self, what: str, value: object, why: str) -> None:
+        self.what, self.value = what, value
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        super().__init__(f"{shown} cannot name a {what}: {why}. Choose a name of 1 to 256 plain characters.")
+
+
+class InvalidArgument(CoordinationError, ValueError):
+    """A value outside of what the call accepts."""
+
+
+class InvalidSettings(CoordinationError, ValueError):
+    """The configuration has faults; the text lists all of them, each with its place."""
+
+
+class StoreError(CoordinationError):
+    """Redis refused or could not be used."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis did not answer in time or the connection is down."""
+
+    retryable = True
+
+
+class StoreRefused(StoreError):
+    """Redis answered and refuses: authentication, rights, read-only, out of memory, too old, evicting."""
+
+
+class UnsupportedFormat(StoreError):
+    """A key or message was written by a release whose format this one does not know."""
+
+
+class LeaseError(CoordinationError):
+    """Base of what can happen to a lease."""
+
+
+class LeaseTimeout(LeaseError, TimeoutError):
+    """The resource was not granted within the given time. Nothing of the request is left behind."""
+
+    retryable = True
+
+    def __init__(self, resource: str, waited: float, holder: str | None = None) -> None:
+        self.resource, self.waited, self.holder = resource, waited, holder
+        held = f"; it is held by {holder!r}" if holder else ""
+        super().__init__(
+            f"{resource} was not granted within {waited:.3g} s{held}. Wait longer, or ask its holder to let go."
+        )
+
+
+class FloorTimeout(LeaseTimeout):
+    """The floor was not granted within the given time."""
+
+
+class LeaseLost(LeaseError):
+    """A lease that an operation relied on is no longer held."""
+
+    def __init__(self, resource: str, fence: int, reason: str) -> None:
+        self.resource, self.fence, self.reason = resource, fence, reason
+        super().__init__(
+            f"The lease on {resource} with fence {fence} is lost ({reason}). "
+            "Stop acting for it; ask again if you still need it."
+        )
+
+
+class StaleFence(LeaseError):
+    """A write carried a fence that is no longer the resource's current one; nothing was written."""
+
+    def __init__(self, resource: str, fence: int, current: int) -> None:
+        self.resource, self.fence, self.current = resource, fence, current
+        super().__init__(
+            f"The write to {resource} carried fence {fence}, but {current} is current: it was refused. "
+            "Another holder owns it now; drop the write."
+        )
+
+
+class RequestCancelled(LeaseError):
+    """The request was cancelled before it was served; its id is refused for ten seconds."""
+
+
+class RoleTaken(CoordinationError):
+    """Another live agent already serves the role in this room."""
+
+    def __init__(self, role: str, by: str) -> None:
+        self.role, self.by = role, by
+        super().__init__(f"The role {role!r} is already served in this room by agent {by!r}: leave, or join without a claim.")
+
+
+class ContextConflict(CoordinationError):
+    """A compare-and-set found another version than the expected one; nothing was written."""
+
+    retryable = True
+
+    def __init__(self, scope: str, expected: int, current: int) -> None:
+        self.scope, self.expected, self.current = scope, expected, current
+        super().__init__(
+            f"The context of {scope} is at version {current}, not at {expected}: nothing was written. "
+            "Read it again and repeat the change."
+        )
+
+
+class ContextTooLarge(CoordinationError, ValueError):
+    """The context would exceed its size limit; nothing was written."""
+
+
+class HandoffError(CoordinationError):
+    """Base of what can go wrong with a handoff."""
+
+
+class HandoffInProgress(HandoffError):
+    """The room has an open handoff already; there is at most one at a time."""
+
+    retryable = True
+
+    def __init__(self, handoff: str, to_role: str) -> None:
+        self.handoff, self.to_role = handoff, to_role
+        super().__init__(f"A handoff to {to_role!r} ({handoff}) is open in this room: wait for it or abort it first.")
+
+
+class HandoffRefused(HandoffError):
+    """The handoff is not in a state that allows the step."""
+
+
+class HandoffFailed(HandoffError):
+    """The handoff was aborted; the old holder keeps the floor. `reason` tells why."""
+
+    def __init__(self, to_role: str, reason: str) -> None:
+        self.to_role, self.reason = to_role, reason
+        super().__init__(f"The handoff to {to_role!r} came to nothing: {reason}. The floor stays where it was.")
+
+
+class DispatchFailed(CoordinationError):
+    """LiveKit refused a dispatch or did not answer."""
+
+    retryable = True
