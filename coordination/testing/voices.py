@@ -1,0 +1,49 @@
+"""Voices of the speech synthesiser, and the ones that the test kit uses.
+
+A voice is a name from espeak-ng's list plus a few numbers. The presets differ enough that a person
+tells the speakers of a recording apart, and the caller's is the one that pocketsphinx reads best.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Engine(Enum):
+    """What turns text into sound."""
+
+    ESPEAK = "espeak"
+    """espeak-ng out of the `espeakng-loader` wheel: works wherever the wheel installs."""
+    FLITE = "flite"
+    """The `flite` program, where it is on the PATH. Never needed, sometimes nicer to hear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """How somebody sounds.
+
+    `name` is an espeak-ng language ("en-us", "en-gb-x-rp") or a flite voice ("slt"); `variant` one of
+    espeak-ng's voice variants ("f3", "m2", "Andy"), empty for the plain voice. `rate` is in words a
+    minute (80 to 450), `pitch` and `pitch_range` go from 0 to 99, `word_gap` is the extra pause between
+    words in units of 10 ms.
+    """
+
+    name: str = "en-us"
+    variant: str = ""
+    pitch: int = 50
+    pitch_range: int = 50
+    rate: int = 165
+    word_gap: int = 0
+    engine: Engine = Engine.ESPEAK
+
+    @property
+    def full_name(self) -> str:
+        """The name as espeak-ng wants it: language and variant in one."""
+        return f"{self.name}+{self.variant}" if self.variant else self.name
+
+
+CALLER = Voice(name="en-us", variant="", pitch=45, rate=150)
+RECEPTIONIST = Voice(name="en-us", variant="f3", pitch=60, rate=170)
+BILLING = Voice(name="en-gb-x-rp", variant="m3", pitch=40, rate=165)
+TECHNICAL = Voice(name="en-us", variant="m7", pitch=30, rate=165)
+
+PRESETS = {"caller": CALLER, "receptionist": RECEPTIONIST, "billing": BILLING, "technical": TECHNICAL}
