@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -138,15 +137,10 @@ class LiveKitServer:
             f"livekit-server is not ready: {(self.folder / 'livekit.log').read_text()[-2000:]}"
         )
 
-    def stop(self, *, kill: bool = False) -> None:
-        """Ends the process; with `kill` without a goodbye to its clients."""
+    def stop(self) -> None:
+        """Kills the process: it has nothing to save, and a polite end waits until all participants have left."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+        if process is not None:
             process.kill()
             process.wait()
 
@@ -180,7 +174,7 @@ class LiveRoom:
     _joined: list[rtc.Room] = field(default_factory=list[rtc.Room])
 
     async def join(self, identity: str, *, kind: Kind = "standard", **claims: str) -> rtc.Room:
-        """Joins as a participant; disconnected at the end of the test. `kind="agent"` is what agents' jobs are."""
+        """Joins as a participant until the end of the test; agents' jobs are of kind "agent"."""
         room = rtc.Room()
         await room.connect(self.server.url, self.server.token(self.name, identity, kind=kind, **claims))
         self._joined.append(room)
