@@ -100,7 +100,9 @@ class RoleTaken(CoordinationError):
 
     def __init__(self, role: str, by: str) -> None:
         self.role, self.by = role, by
-        super().__init__(f"The role {role!r} is already served in this room by agent {by!r}: leave, or join without a claim.")
+        super().__init__(
+            f"The role {role!r} is already served in this room by agent {by!r}: leave, or join without a claim."
+        )
 
 
 class ContextConflict(CoordinationError):

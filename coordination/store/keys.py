@@ -1,0 +1,185 @@
+"""The catalogue of keys and channels: nothing else in the library formats one.
+
+A key is `<prefix>:<format version>:{<hash tag>}:<what>`. The hash tag puts all keys of a room on one slot, so that
+each script touches one slot and runs unchanged on a single server, under Sentinel and in a Cluster.
+
+Lifetime: every key has a TTL. A key of a room lives `ROOM_TTL` beyond its last heartbeat, renewal or write, so nothing
+of a room is left a minute after it ended. No key is permanent.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from coordination.ids import ProcessId, RoomName, Tenant, check_name
+
+FORMAT: Final = 1
+"""Version of all keys and messages. Two adjacent releases run side by side; see docs/decisions/formats.md."""
+
+ROOM_TTL: Final = timedelta(seconds=55)
+"""How long a room's keys outlive the last sign of life: under a minute, and longer than an outage of Redis that calls
+are expected to survive (30 s)."""
+
+UNATTENDED_TTL: Final = timedelta(hours=1)
+"""How long context, turns and events last that were written into a room where no agent keeps a roster entry."""
+
+LOCK_TAGS: Final = 16
+"""Locks hash to this many tags: a process that uses any number of locks subscribes to at most so many channels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseKeys:
+    """The keys of one leased resource, all on one slot.
+
+    lease      hash: last fence, current holder, its deadline, provisional window, number of waiters
+    queue      sorted set: waiting requests, score = -priority, members ordered by arrival
+    waiters    hash: request id -> what a grant needs to know of the waiter (JSON)
+    cancelled  sorted set: cancelled request ids, score = when they may be forgotten; lives 10 s
+    events     stream that grants and releases are recorded in, or the empty string
+    channel    prefix of the channels of the processes; `<channel><process id>`
+    everyone   channel on which every change is told, or the empty string
+    """
+
+    lease: str
+    queue: str
+    waiters: str
+    cancelled: str
+    events: str
+    channel: str
+    everyone: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """KEYS of every lease script, in their order; a lease without events repeats its own key there."""
+        return (self.lease, self.queue, self.waiters, self.cancelled, self.events or self.lease)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomKeys:
+    """The keys of one room; `base` ends with the hash tag and a colon."""
+
+    base: str
+
+    @property
+    def floor(self) -> LeaseKeys:
+        b = self.base
+        return LeaseKeys(
+            lease=f"{b}floor",
+            queue=f"{b}floor:queue",
+            waiters=f"{b}floor:waiters",
+            cancelled=f"{b}floor:cancelled",
+            events=self.events,
+            channel=self.channel,
+            everyone=self.everyone,
+        )
+
+    @property
+    def roster(self) -> str:
+        """hash: agent id -> member (JSON)"""
+        return f"{self.base}roster"
+
+    @property
+    def beats(self) -> str:
+        """sorted set: agent id, score = server time of its last heartbeat in microseconds"""
+        return f"{self.base}roster:beats"
+
+    @property
+    def context(self) -> str:
+        """hash: version, document (JSON text)"""
+        return f"{self.base}context"
+
+    @property
+    def turns(self) -> str:
+        """hash: turn id -> turn (JSON)"""
+        return f"{self.base}turns"
+
+    @property
+    def turn_order(self) -> str:
+        """sorted set, all scores 0: turn ids, `<fence>-<sequence>` zero-padded, so that they sort as they were said"""
+        return f"{self.base}turns:order"
+
+    @property
+    def events(self) -> str:
+        """stream, capped: joins, grants, releases, handoffs … without any transcript text"""
+        return f"{self.base}events"
+
+    @property
+    def handoff(self) -> str:
+        """hash: the open handoff, or the last one"""
+        return f"{self.base}handoff"
+
+    @property
+    def channel(self) -> str:
+        """prefix of the channels of the processes in this room: grants, revocations and pings for one process"""
+        return f"{self.base}p:"
+
+    @property
+    def everyone(self) -> str:
+        """channel on which changes of floor, roster, context, turns and handoffs are told to all processes"""
+        return f"{self.base}all"
+
+    def of_process(self, process: ProcessId) -> str:
+        return f"{self.channel}{process}"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every key that a room can have: what a heartbeat keeps alive and the end of the room removes."""
+        floor = self.floor
+        return (
+            floor.lease,
+            floor.queue,
+            floor.waiters,
+            floor.cancelled,
+            self.roster,
+            self.beats,
+            self.context,
+            self.turns,
+            self.turn_order,
+            self.events,
+            self.handoff,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Builds every key under one prefix."""
+
+    prefix: str = "baton"
+
+    def __post_init__(self) -> None:
+        check_name(self.prefix, "key prefix")
+
+    @property
+    def root(self) -> str:
+        return f"{self.prefix}:{FORMAT}:"
+
+    def room(self, room: RoomName, tenant: Tenant) -> RoomKeys:
+        check_name(tenant, "tenant")
+        if "/" in tenant:
+            # The tag is `tenant/room`: a slash in the tenant would let two pairs meet in one key.
+            check_name("", "tenant without a slash")
+        return RoomKeys(base=f"{self.root}{{{tenant}/{check_name(room, 'room')}}}:")
+
+    def lock(self, resource: str) -> LeaseKeys:
+        check_name(resource, "lock")
+        base = f"{self.root}{self.lock_tag(resource)}:"
+        lease = f"{base}lock:{resource}"
+        return LeaseKeys(
+            lease=lease,
+            queue=f"{lease}:queue",
+            waiters=f"{lease}:waiters",
+            cancelled=f"{lease}:cancelled",
+            events="",
+            channel=f"{base}p:",
+            everyone="",
+        )
+
+    def lock_tag(self, resource: str) -> str:
+        return f"{{locks/{zlib.crc32(resource.encode()) % LOCK_TAGS}}}"
+
+    def context(self, scope: str) -> RoomKeys:
+        """Keys of a context that is no room's, such as `user:42`: only `context` and `everyone` of them are used."""
+        return RoomKeys(base=f"{self.root}{{scope/{check_name(scope, 'context scope')}}}:")
