@@ -1,0 +1,20 @@
+"""What a developer needs beside the library: a real Valkey, a real livekit-server, workers and a page to talk to them.
+
+Everything here listens on 127.0.0.1 only, and no process outlives the one that started it.
+"""
+
+from __future__ import annotations
+
+from coordination.dev.errors import ComponentFailed, ComponentMissing, DevError
+from coordination.dev.livekit_server import ExternalLiveKit, LiveKitServer, livekit_from_environment
+from coordination.dev.valkey import EmbeddedValkey
+
+__all__ = [
+    "ComponentFailed",
+    "ComponentMissing",
+    "DevError",
+    "EmbeddedValkey",
+    "ExternalLiveKit",
+    "LiveKitServer",
+    "livekit_from_environment",
+]
