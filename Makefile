@@ -37,7 +37,7 @@ check: setup-dev  ## Format, lint, types, imports
 	$(VENV)/bin/ruff format --check $(PRESENT)
 	$(VENV)/bin/ruff check $(PRESENT)
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/pyright --warnings
+	$(VENV)/bin/pyright --pythonpath $(PY)
 
 format: setup-dev  ## Put the code into the shape that `make check` wants
 	$(VENV)/bin/ruff format $(PRESENT)
