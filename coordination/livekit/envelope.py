@@ -1,0 +1,103 @@
+"""Metadata that several parties share: one JSON object, in which the key `baton` is ours and all else is not.
+
+Invariant: what others put there survives us. Foreign keys are kept, never read, and written back as they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from coordination.errors import CoordinationError
+
+KEY = "baton"
+VERSION = 1
+"""Of what stands under our key. A reader refuses what it does not know."""
+
+
+class MetadataError(CoordinationError, ValueError):
+    """Metadata of a room, dispatch or message cannot be read, or cannot be written as asked."""
+
+    def __init__(self, what: str, room: str, reason: str, remedy: str) -> None:
+        self.what, self.room, self.reason = what, room, reason
+        super().__init__(f"The {what} of room {room!r} cannot be used: {reason}. {remedy}")
+
+
+class Ours(BaseModel):
+    """Base of what stands under our key: strict about types, indifferent to keys that a later release may add."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    v: int = VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """Metadata, taken apart. `ours` is None where nothing stands under our key."""
+
+    ours: JsonValue = None
+    foreign: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+    def text(self) -> str:
+        """The JSON to write: foreign keys as they were, then ours."""
+        whole = dict(self.foreign)
+        if self.ours is not None:
+            whole[KEY] = self.ours
+        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) if whole else ""
+
+
+def open_envelope(text: str, *, what: str, room: str) -> Envelope:
+    """Takes metadata apart. Empty text is an empty envelope; anything but a JSON object raises `MetadataError`."""
+    if not text.strip():
+        return Envelope()
+    remedy = f'Write a JSON object there, with whatever is yours beside the key "{KEY}".'
+    try:
+        # NaN and Infinity are no JSON: another reader of the same metadata would stumble over them.
+        whole: object = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as fault:
+        raise MetadataError(what, room, f"it is not JSON ({fault})", remedy) from fault
+    if not isinstance(whole, dict):
+        raise MetadataError(what, room, f"it is a JSON {type(whole).__name__}, not an object", remedy)
+    items = cast("dict[str, JsonValue]", whole)
+    return Envelope(ours=items.get(KEY), foreign={key: value for key, value in items.items() if key != KEY})
+
+
+OursT = TypeVar("OursT", bound=Ours)
+
+
+def read_ours(model: type[OursT], envelope: Envelope, *, what: str, room: str) -> OursT | None:
+    """What stands under our key as `model`; None if there is nothing.
+
+    Raises `MetadataError` for a version this release does not know, and for fields of another type.
+    """
+    if envelope.ours is None:
+        return None
+    if not isinstance(envelope.ours, dict):
+        raise MetadataError(what, room, f'the value of "{KEY}" is no object', "That key is Baton's; use another.")
+    version = envelope.ours.get("v")
+    if version != VERSION or isinstance(version, bool):
+        raise MetadataError(
+            what,
+            room,
+            f"it is of format {version!r}, and this release knows {VERSION}",
+            "Run releases of Baton side by side that are at most one apart.",
+        )
+    try:
+        return model.model_validate(envelope.ours)
+    except ValidationError as faults:
+        places = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults.errors())
+        raise MetadataError(what, room, places, "Correct the fields under our key.") from faults
+
+
+def write_ours(model: Ours, foreign: Mapping[str, JsonValue]) -> str:
+    """The JSON text for `model` among `foreign` keys; absent fields are left out."""
+    ours = cast("JsonValue", model.model_dump(mode="json", exclude_none=True))
+    return Envelope(ours=ours, foreign=foreign).text()
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
