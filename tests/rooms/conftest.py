@@ -39,19 +39,17 @@ ListenerFactory = Callable[..., Awaitable[Listener]]
 
 
 @pytest.fixture(scope="session")
-def livekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKitServer]:
+def livekit_server() -> Iterator[LiveKitServer]:
     """The server that all tests share; ended after the last one."""
-    server = LiveKitServer.launch(tmp_path_factory.mktemp("livekit"))
-    yield server
-    server.stop()
+    with LiveKitServer() as server:
+        yield server
 
 
 @pytest.fixture
-def own_livekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKitServer]:
-    """A server for one test, which may stop it, kill it and start it again on the same ports."""
-    server = LiveKitServer.launch(tmp_path_factory.mktemp("livekit"))
-    yield server
-    server.stop()
+def own_livekit_server() -> Iterator[LiveKitServer]:
+    """A server for one test, which may kill it and start it again on the same ports."""
+    with LiveKitServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ async def test_two_rooms_have_nothing_in_common(make_room: RoomFactory) -> None:
 
 async def test_a_server_of_its_own_can_be_killed_and_comes_back(own_livekit_server: LiveKitServer) -> None:
     first = own_livekit_server.pid
-    own_livekit_server.stop()
+    own_livekit_server.kill()
 
-    own_livekit_server.start()
+    own_livekit_server.start_now()
 
     assert own_livekit_server.pid != first
