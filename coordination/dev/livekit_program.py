@@ -1,7 +1,8 @@
 """Where a livekit-server program comes from.
 
-In this order: the PATH, Baton's cache, a Go workspace, Docker if an engine answers, and at last `go install` of a
-pinned version into the cache (minutes, once). Go checks what it downloads against its checksum database.
+In this order: the PATH, Baton's cache, a Go workspace, Docker if an engine answers, the release archive with its pinned
+checksum, and at last `go install` of the same version (minutes, once; Go checks what it downloads against its checksum
+database). The last two go into the cache.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from coordination.dev.errors import ComponentFailed, ComponentMissing
+from coordination.dev.livekit_release import VERSION, DownloadFailed, download, release_for_this_machine
 
-VERSION = "1.13.5"
-"""The release that Baton is tested with, and the one that is built or run in Docker."""
 GO_PACKAGE = "github.com/livekit/livekit-server/cmd/server"
 DOCKER_IMAGE = f"livekit/livekit-server:v{VERSION}"
 CONTAINER_PREFIX = "baton-livekit-"
@@ -38,6 +38,7 @@ class Source(StrEnum):
     CACHE = "cache"
     GO_WORKSPACE = "Go workspace"
     DOCKER = "Docker"
+    RELEASE = "release archive"
     BUILT = "go install"
 
 
@@ -76,19 +77,25 @@ class LiveKitProgram:
         return [str(self.executable), "rm", "--force", f"{CONTAINER_PREFIX}{http}"]
 
 
-def find_program() -> LiveKitProgram:
-    """A program that is there already; builds nothing. Raises `ComponentMissing` when there is none."""
-    if (found := _find()) is not None:
+def find_program(*, docker: bool = True) -> LiveKitProgram:
+    """A program that is there already; gets nothing new. Raises `ComponentMissing` when there is none."""
+    if (found := _find(docker)) is not None:
         return found
     raise ComponentMissing("livekit-server", _remedy())
 
 
-def provide_program(progress: Progress | None = None) -> LiveKitProgram:
-    """A program that is there already, else one that is built now with Go. Raises `ComponentMissing` without either."""
-    if (found := _find()) is not None:
+def provide_program(progress: Progress | None = None, *, docker: bool = True) -> LiveKitProgram:
+    """A program that is there already, else one that is downloaded or built now, which is told to `progress`.
+
+    Without `docker` only a file counts that can be run itself. Raises `ComponentMissing` when nothing can be done.
+    """
+    tell = progress or _ignore
+    if (found := _find(docker)) is not None:
         return found
+    if (downloaded := _download(tell)) is not None:
+        return downloaded
     if go := shutil.which("go"):
-        return _build(Path(go), progress or _ignore)
+        return _build(Path(go), tell)
     raise ComponentMissing("livekit-server", _remedy())
 
 
@@ -130,15 +137,15 @@ def program_version(program: LiveKitProgram) -> str | None:
     return words[-1] if words else None
 
 
-def _find() -> LiveKitProgram | None:
+def _find(docker: bool) -> LiveKitProgram | None:
     if found := shutil.which("livekit-server"):
         return LiveKitProgram(source=Source.PATH, executable=Path(found))
     if os.access(cached := cached_program(), os.X_OK):
         return LiveKitProgram(source=Source.CACHE, executable=cached)
     if (built := _in_go_workspace()) is not None:
         return LiveKitProgram(source=Source.GO_WORKSPACE, executable=built)
-    if docker_answers() and (docker := shutil.which("docker")):
-        return LiveKitProgram(source=Source.DOCKER, executable=Path(docker))
+    if docker and docker_answers() and (client := shutil.which("docker")):
+        return LiveKitProgram(source=Source.DOCKER, executable=Path(client))
     return None
 
 
@@ -168,6 +175,20 @@ def _ask(go: str, *arguments: str) -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
+def _download(progress: Progress) -> LiveKitProgram | None:
+    release = release_for_this_machine()
+    if release is None:
+        return None
+    target = cached_program()
+    try:
+        download(release, target, progress)
+    except DownloadFailed as failed:
+        progress(str(failed))
+        return None
+    progress(f"livekit-server {VERSION} is ready: {target}")
+    return LiveKitProgram(source=Source.RELEASE, executable=target)
+
+
 def _build(go: Path, progress: Progress) -> LiveKitProgram:
     """Builds into a directory of its own and moves the result, so that an interrupted build leaves no half program."""
     target = cached_program()
@@ -182,7 +203,7 @@ def _build(go: Path, progress: Progress) -> LiveKitProgram:
 
 def _install(go: Path, directory: Path, progress: Progress) -> None:
     command = [str(go), "install", "-v", f"{GO_PACKAGE}@v{VERSION}"]
-    environment = {**os.environ, "GOBIN": str(directory), "CGO_ENABLED": os.environ.get("CGO_ENABLED", "0")}
+    environment = {**os.environ, "GOBIN": str(directory)}
     last: list[str] = []
     packages = 0
     with subprocess.Popen(
