@@ -7,6 +7,8 @@ hold the floor. Video, and avatars that speak as a participant of their own, can
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -24,6 +26,8 @@ VOICE_TRACK = "roomio_audio"
 LOOK_EVERY = timedelta(milliseconds=50)
 """Between two looks at the lease: a lease that runs out says nothing. A muted track is silent at once, so this and the
 media path stay well within the 300 ms that a voice has."""
+SETTLED = timedelta(seconds=1)
+"""After this long the SDK's word on whether a track is muted is the truth."""
 
 
 class UnsupportedOutput(CoordinationError):
@@ -48,6 +52,7 @@ class TrackGate:
         self._voice = voice
         self._tracks: dict[str, rtc.LocalAudioTrack] = {}
         self._muted: set[str] = set()
+        self._unmuted_at: dict[str, float] = {}
         self._ends: list[Callable[[], None]] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -73,12 +78,20 @@ class TrackGate:
     def apply(self) -> None:
         """Brings all tracks in line with the gate, now."""
         for sid, track in self._tracks.items():
-            if not self._gate.is_open and not track.muted:
-                track.mute()
-                self._muted.add(sid)
-            elif self._gate.is_open and sid in self._muted:
-                track.unmute()
+            if not self._gate.is_open:
+                self._mute(sid, track)
+            elif sid in self._muted:
                 self._muted.discard(sid)
+                self._unmuted_at[sid] = time.monotonic()
+                track.unmute()
+
+    def _mute(self, sid: str, track: rtc.LocalAudioTrack) -> None:
+        # `muted` follows the server's events: for a moment it can still tell what was before our own last command.
+        settled = time.monotonic() - self._unmuted_at.get(sid, -math.inf) > SETTLED.total_seconds()
+        if track.muted and (settled or sid in self._muted):
+            return
+        self._muted.add(sid)
+        track.mute()
 
     def _on_published(self, publication: rtc.LocalTrackPublication, track: rtc.Track | None) -> None:
         if not isinstance(track, rtc.LocalAudioTrack) or publication.name == self._voice:
@@ -91,6 +104,7 @@ class TrackGate:
     def _on_unpublished(self, publication: rtc.LocalTrackPublication) -> None:
         self._tracks.pop(publication.sid, None)
         self._muted.discard(publication.sid)
+        self._unmuted_at.pop(publication.sid, None)
 
     async def _look(self) -> None:
         while True:
