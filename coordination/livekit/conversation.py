@@ -1,0 +1,203 @@
+"""What a session says and hears while it has the floor, and how it comes to that.
+
+Two hooks of each agent that is put on are followed, on the instance: `on_enter`, so that an agent which enters in
+mid-conversation does not greet, and `on_user_turn_completed`, so that each caller turn is logged, and answered only by
+the agent that has the floor when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from livekit.agents import Agent, StopResponse, llm
+from livekit.agents.voice import SpeechHandle
+
+from coordination.ids import TurnId
+from coordination.livekit.entry import Entry, EntryKind
+from coordination.livekit.utterance import CarriedUtterance, UtteranceNote
+
+if TYPE_CHECKING:
+    from coordination.livekit.session import CoordinatedSession
+
+logger = logging.getLogger(__name__)
+
+MARGIN = 0.25
+"""Seconds of caller audio before the grant that a new agent hears: nothing that began later may be lost to rounding."""
+
+_HOOKED = "_baton_hooked"
+
+
+class Conversation:
+    """One session's share in the conversation. The session calls it at each change of the floor."""
+
+    def __init__(self, session: CoordinatedSession[Any]) -> None:
+        self._session = session
+        self.entry: Entry | None = None
+        self.carried_turn = ("", "")
+        """Id and text of the last turn that was completed without the floor: what the next agent is told."""
+        self._carrying: asyncio.Task[None] | None = None
+
+    # -- hooks ------------------------------------------------------------------------------------
+
+    def attach(self, agent: Agent) -> None:
+        """Follows the two hooks of an agent; again for the same one does nothing."""
+        if getattr(agent, _HOOKED, None) is self:
+            return
+        on_enter, on_turn = agent.on_enter, agent.on_user_turn_completed
+
+        async def entered() -> None:
+            await self._entered(on_enter)
+
+        async def turn_completed(turn_ctx: llm.ChatContext, new_message: llm.ChatMessage) -> None:
+            await self._turn_completed(turn_ctx, new_message, on_turn)
+
+        hooks = {_HOOKED: self, "on_enter": entered, "on_user_turn_completed": turn_completed}
+        for name, hook in hooks.items():
+            setattr(agent, name, hook)
+
+    async def _turn_completed(
+        self,
+        turn_ctx: llm.ChatContext,
+        message: llm.ChatMessage,
+        original: Callable[[llm.ChatContext, llm.ChatMessage], Awaitable[None]],
+    ) -> None:
+        seat = self._session.seat
+        if seat is None:
+            await original(turn_ctx, message)
+            return
+        with self._session.utterance.answering():
+            logged = seat.turns.caller(message)
+            self._session.utterance.completed()
+            if not seat.holds:
+                # The words are the caller's, whoever answers them; this agent may not, and must not keep them either.
+                turn = await logged
+                self.carried_turn = (turn.id if turn else message.id, message.text_content or "")
+                raise StopResponse
+            self.settle()
+            await original(turn_ctx, message)
+
+    # -- coming on --------------------------------------------------------------------------------
+
+    def enter(self, entry: Entry, *, carried: CarriedUtterance | None) -> None:
+        """The floor is this session's: from here on its agent is being put on."""
+        self.entry = entry
+        self.carried_turn = ("", "")
+        self._carry(self._begin(entry, carried))
+
+    def leave(self) -> None:
+        """The floor is lost."""
+        self.entry = None
+        if self._carrying is not None:
+            self._carrying.cancel()
+            self._carrying = None
+
+    def settle(self) -> None:
+        """The caller has spoken: what the agent says from now on is no greeting."""
+        if self.entry is not None:
+            self.entry.settled = True
+
+    async def _begin(self, entry: Entry, carried: CarriedUtterance | None) -> None:
+        session, granted = self._session, time.monotonic()
+        if entry.opening is not None:
+            await self._opening_gets_ready(entry)
+        await session.stage.settled()
+        if carried is not None and carried.pending:
+            await self._hear_out(entry, carried)
+        else:
+            session.listen(since=granted - MARGIN if entry.kind is EntryKind.HANDOFF else None)
+
+    async def _opening_gets_ready(self, entry: Entry) -> None:
+        """Nothing to do for an opening that was rendered; a late one is spoken by the session's own synthesiser."""
+        if entry.opening is not None and not entry.opening.ready:
+            entry.opening.drop()
+
+    def yield_to(self, carried: CarriedUtterance) -> None:
+        """The old agent reports late that the caller had begun to speak under it: that comes first."""
+        if self.entry is None:
+            return
+        self._session.hold_caller()
+        self._session.interrupt(force=True)
+        self._carry(self._hear_out(self.entry, carried))
+
+    async def _hear_out(self, entry: Entry, carried: CarriedUtterance) -> None:
+        """Waits until the old agent knows what the caller said, and answers that. Opens if there were no words."""
+        entry.settled = entry.settled or entry.spoke is not None
+        note = await carried.finished()
+        if note is None:
+            self._session.listen(since=None)
+        elif note.text:
+            entry.settled = True
+            self._session.listen(since=time.monotonic() - MARGIN)
+            self._answer(note)
+        else:
+            self._session.listen(since=time.monotonic() - MARGIN)
+            if entry.spoke is None or entry.spoke.interrupted:
+                self._open(entry)
+
+    def _answer(self, note: UtteranceNote) -> None:
+        seat = self._session.seat
+        message = llm.ChatMessage(role="user", content=[note.text])
+        if note.turn:
+            message = llm.ChatMessage(id=note.turn, role="user", content=[note.text])
+        if seat is not None:
+            seat.turns.known(message.id)
+            seat.history.added(TurnId(message.id))
+        self._session.reply(user_input=message)
+
+    def _carry(self, work: Awaitable[None]) -> None:
+        if self._carrying is not None:
+            self._carrying.cancel()
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception:
+                logger.exception("the caller could not be heard out; listening as usual")
+                self._session.listen(since=None)
+
+        self._carrying = asyncio.create_task(run(), name="baton: come before the caller")
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    async def _entered(self, on_enter: Callable[[], Awaitable[None]]) -> None:
+        entry = self.entry
+        if entry is None or entry.consumed:
+            await on_enter()
+            return
+        entry.consumed = True
+        if entry.kind is EntryKind.RESUMED:
+            return
+        if entry.kind is EntryKind.FRESH:
+            await on_enter()
+            return
+        if entry.opening is not None and not self._caller_is_first():
+            self._open(entry)
+        await on_enter()
+        if entry.spoke is None and not entry.settled and not self._caller_is_first():
+            self._open(entry)
+
+    def _caller_is_first(self) -> bool:
+        carried = self._session.seat.target.carried if self._session.seat else None
+        return carried is not None and carried.pending
+
+    def replacement(self) -> SpeechHandle | None:
+        """What is said instead of something an agent says by itself as it enters; None where nothing is replaced."""
+        entry = self.entry
+        if entry is None or not entry.replaces_greetings:
+            return None
+        if self._caller_is_first():
+            return self._session.say_nothing()
+        return entry.spoke or self._open(entry)
+
+    def _open(self, entry: Entry) -> SpeechHandle:
+        if entry.opening is not None:
+            frames = entry.opening.frames() if entry.opening.ready else None
+            entry.spoke = self._session.speak(entry.opening.text, frames)
+        else:
+            story = entry.continuation
+            entry.spoke = self._session.reply(instructions=story.instructions() if story else None)
+        return entry.spoke

@@ -1,0 +1,112 @@
+"""Taking a seat in a call: what a job was dispatched for, whose call it is, and whether its role is still free."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from livekit.agents import JobContext
+
+from coordination.ids import AgentId, HandoffId, RoleName, Tenant, WorkerId
+from coordination.livekit.dispatch import DispatchMetadata
+from coordination.livekit.envelope import open_envelope
+from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
+from coordination.livekit.linking import find_caller
+from coordination.livekit.process import process_coordinator
+from coordination.livekit.record import SessionRecord
+from coordination.livekit.silence import RoomSilencer
+from coordination.settings import CoordinatorSettings
+
+if TYPE_CHECKING:
+    from coordination.livekit.seat import Seat
+    from coordination.livekit.session import CoordinatedSession
+
+WORKER_ID = "BATON_WORKER_ID"
+"""The worker's own id, set before its job processes start; LiveKit's goes stale when a worker registers again."""
+DEFAULT_ROLE = RoleName("agent")
+"""The role of an agent without a name: LiveKit dispatches it to every room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPolicy:
+    """How this session behaves in a call, apart from what the core decides."""
+
+    caller_grace: timedelta = timedelta(seconds=10)
+    """How long a call without callers goes on; one who drops and comes back within it finds it as it was."""
+    handoff_deadline: timedelta = timedelta(seconds=10)
+    """From an offer until the new agent is ready. A dispatched one needs about half a second, if a worker is idle."""
+    turn_boundary: timedelta = timedelta(seconds=8)
+    """How long the floor waits for a moment in which nobody speaks. After that it moves in the middle of something."""
+    utterance_limit: timedelta = timedelta(seconds=25)
+    """How long an agent that lost the floor goes on transcribing what the caller had begun to say under it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPlan:
+    """What is known about a job before it takes its seat."""
+
+    agent: AgentId
+    role: RoleName
+    worker: WorkerId
+    tenant: Tenant
+    identity: str
+    handoff: HandoffId | None
+    """The handoff it was dispatched for."""
+    standby: bool
+    """Dispatched to stand by, even if the call has no holder yet."""
+    caller: str | None
+    settings: CallPolicy
+
+    @property
+    def stands_by(self) -> bool:
+        return self.standby or self.handoff is not None
+
+
+def plan_join(ctx: JobContext, policy: CallPolicy, resolver: TenantResolver = resolve_tenant) -> JoinPlan:
+    """Reads job, dispatch and room. The room must be connected. Raises `MetadataError` for what cannot be read."""
+    job, name = ctx.job, ctx.room.name
+    dispatched = DispatchMetadata.parse(job.metadata, room=name)
+    sources = TenantSources(room=name, dispatch_metadata=job.metadata, room_metadata=ctx.room.metadata)
+    ours = open_envelope(job.metadata, what="dispatch metadata", room=name).ours
+    record = SessionRecord.parse(ctx.room.metadata, room=name)
+    return JoinPlan(
+        agent=AgentId(job.id),
+        role=RoleName(job.agent_name) if job.agent_name else DEFAULT_ROLE,
+        worker=WorkerId(os.environ.get(WORKER_ID) or ctx.worker_id or f"process-{os.getpid()}"),
+        tenant=resolver(sources),
+        identity=ctx.room.local_participant.identity,
+        handoff=dispatched.handoff,
+        standby=isinstance(ours, dict) and ours.get("standby") is True,
+        caller=find_caller(ctx.room, record),
+        settings=policy,
+    )
+
+
+async def take_seat(
+    session: CoordinatedSession[Any],
+    ctx: JobContext,
+    *,
+    settings: CoordinatorSettings,
+    policy: CallPolicy,
+    skills: tuple[str, ...] = (),
+) -> Seat:
+    """Joins the call's roster under a claim of the role. Raises `RoleTaken` if a live agent serves it already."""
+    from coordination.livekit.seat import Seat
+
+    plan = plan_join(ctx, policy)
+    sid = await ctx.room.sid
+    async with AsyncExitStack() as stack:
+        coordinator = await stack.enter_async_context(process_coordinator(settings))
+        silencer = RoomSilencer(ctx.api, ctx.room.name)
+        stack.push_async_callback(silencer.aclose)
+        room = coordinator.room(sid, tenant=plan.tenant, silencer=silencer)
+        stack.push_async_callback(room.close)
+        membership = await room.roster.join(
+            agent=plan.agent, role=plan.role, worker=plan.worker, skills=skills, identity=plan.identity
+        )
+        seat = Seat(session, ctx, room, membership, plan, silencer)
+        seat.resources = stack.pop_all()
+    return seat

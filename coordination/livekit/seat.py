@@ -1,0 +1,231 @@
+"""One agent's place in a call: its membership, the floor while it has it, and what it does while it has not.
+
+A seat is taken when the session starts and given up when it closes. In between one of three things is true: the agent
+holds the floor; it prepares to take it over from a colleague; or it stands by, and steps in when the floor is left
+without a holder. Losing the floor closes the gate before anything else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from livekit.agents import JobContext
+
+from coordination.errors import CoordinationError, RoleTaken
+from coordination.ids import AgentId, Fence, RoleName
+from coordination.leases.lease import Lease, LossReason
+from coordination.livekit.dispatch import RoomDispatcher
+from coordination.livekit.entry import Continuation, Entry, EntryKind
+from coordination.livekit.history import History
+from coordination.livekit.linking import CallWatch
+from coordination.livekit.messages import FloorAnnouncement, FloorWitness, announce
+from coordination.livekit.record import RoomRecord, SessionRecord
+from coordination.livekit.room_events import on_room
+from coordination.livekit.silence import RoomSilencer
+from coordination.livekit.succession import Succession
+from coordination.livekit.target import Target
+from coordination.livekit.turnlog import TurnWriter
+from coordination.room.members import MemberState
+from coordination.room.roster import AgentRemoved, Membership
+
+if TYPE_CHECKING:
+    from coordination.coordinator import Room
+    from coordination.livekit.handoff import Departure
+    from coordination.livekit.join import JoinPlan
+    from coordination.livekit.session import CoordinatedSession
+
+logger = logging.getLogger(__name__)
+
+
+class Seat:
+    """Made by `coordination.livekit.join.take_seat`; closed by the session."""
+
+    def __init__(
+        self,
+        session: CoordinatedSession[Any],
+        ctx: JobContext,
+        room: Room,
+        membership: Membership,
+        plan: JoinPlan,
+        silencer: RoomSilencer,
+    ) -> None:
+        self.session, self.ctx, self.room, self.membership, self.plan = session, ctx, room, membership, plan
+        self.resources = AsyncExitStack()
+        """What ends with the seat: the room, the silencer, this process's share in the coordinator."""
+        self.agent: AgentId = plan.agent
+        self.role: RoleName = plan.role
+        self.lease: Lease | None = None
+        self.departure: Departure | None = None
+        """The handoff that this agent is making, while it is under way."""
+        self.held_before = False
+        self.record = RoomRecord(ctx.api, ctx.room.name)
+        self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
+        self.silencer = silencer
+        self.turns = TurnWriter(room.turns, agent=self.agent, role=self.role)
+        self.history = History(room.turns, mine=self.turns.mine)
+        self.target = Target(self)
+        self.succession = Succession(self)
+        self.call = CallWatch(ctx.room, session, grace=plan.settings.caller_grace, ended=self.leave)
+        self._witness = FloorWitness(ctx.room, room.floor.witness)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: list[Callable[[], None]] = []
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether this agent may speak now; a local answer."""
+        return self.lease is not None and self.lease.held
+
+    # -- begin and end ----------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Takes the floor if the call has no holder and this agent was not sent to stand by; else stands by."""
+        self._ends = [
+            on_room(self.ctx.room, "reconnected", self._on_reconnected),
+            on_room(self.ctx.room, "participant_connected", self.succession.on_participant),
+        ]
+        self.spawn(self._watch_membership(), "watch the membership")
+        self.call.begin(caller=self.plan.caller)
+        lease = None
+        if not self.plan.stands_by:
+            lease = await self.room.floor.try_request(self.agent, role=self.role)
+        if lease is not None:
+            await self.hold(lease, Entry(kind=EntryKind.FRESH))
+            await self.session.stage.settled()
+        else:
+            await self.stand_by()
+
+    async def stand_by(self) -> None:
+        """Hears and says nothing, and is ready for whatever gives it the floor."""
+        self.session.go_silent()
+        if self.membership.reason is None:
+            await self.membership.set_state(MemberState.STANDBY)
+        self.target.begin()
+        self.succession.begin()
+
+    def leave(self, reason: str) -> None:
+        """Ends this agent's part in the call: the job shuts down, and with it the session and the seat."""
+        logger.info("leaving the call: %s", reason)
+        self.session.go_silent()
+        self.spawn(self.close(), "leave the call")
+        self.ctx.shutdown(reason)
+
+    async def close(self) -> None:
+        """Gives up floor, membership and room. Safe to call more than once; later calls wait for the first."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="baton: give up the seat")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._witness.close()
+        self.call.close()
+        self.target.close()
+        for end in self._ends:
+            end()
+        current = asyncio.current_task()
+        mine = [task for task in self._tasks if task is not current and not task.get_name().endswith("leave the call")]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+        await self.turns.close()
+        lease, self.lease = self.lease, None
+        try:
+            if lease is not None:
+                await lease.release()
+            await self.membership.leave()
+        except CoordinationError as fault:
+            logger.warning("the seat was not given up cleanly: %s", fault)
+        finally:
+            await self.resources.aclose()
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Runs `work` for as long as the seat is held; a fault is logged and ends only that work."""
+        task = asyncio.create_task(self._guarded(work, name), name=f"baton: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, work: Coroutine[object, object, None], name: str) -> None:
+        try:
+            await work
+        except CoordinationError as fault:
+            logger.warning("could not %s: %s", name, fault)
+        except Exception:
+            logger.exception("could not %s", name)
+
+    # -- the floor --------------------------------------------------------------------------------
+
+    async def hold(self, lease: Lease, entry: Entry) -> None:
+        """The floor is granted: opens the gate and puts the user's agent on. The order is what the caller hears."""
+        self.target.end()
+        self.succession.end()
+        self.lease = lease
+        self.turns.fence = Fence(lease.fence)
+        lease.on_lost.append(self._on_lost)
+        if lease.reason is not None:
+            self._on_lost(lease)
+            return
+        if entry.kind is EntryKind.TAKEOVER and not await self.others_spoke():
+            entry.kind = EntryKind.RESUMED if self.held_before else EntryKind.FRESH
+        await self._catch_up(entry.continuation)
+        self.session.come_on(lease, entry)
+        self.held_before = True
+        self.spawn(self._tell(lease), "announce the grant")
+
+    async def others_spoke(self) -> bool:
+        """Whether the caller has heard an agent before: an opening must not be a greeting then."""
+        turns = await self.room.turns.read()
+        return any(turn.id not in self.turns.mine for turn in turns) or bool(turns)
+
+    async def _catch_up(self, continuation: Continuation | None) -> None:
+        try:
+            await self.history.catch_up(self.session.stage.front, self.session.history, continuation)
+        except CoordinationError as fault:
+            logger.warning("the conversation so far could not be read: %s", fault)
+
+    async def _tell(self, lease: Lease) -> None:
+        await announce(self.ctx.room, FloorAnnouncement(fence=Fence(lease.fence), agent=self.agent, role=self.role))
+        await self.membership.set_state(MemberState.HOLDER)
+        await self.record.write(
+            SessionRecord(tenant=self.plan.tenant, caller=self.call.caller, role=self.role, fence=lease.fence)
+        )
+
+    def _on_lost(self, lease: Lease) -> None:
+        """Runs in the moment of the loss. From here on nothing of this agent may be heard."""
+        if self.lease is not lease:
+            return
+        self.lease = None
+        self.session.gate.close()
+        self.session.fall_silent()
+        if self._closing is None:
+            self.spawn(self._after_loss(lease, time.time()), "stand by after the floor")
+
+    async def _after_loss(self, lease: Lease, at: float) -> None:
+        departure, self.departure = self.departure, None
+        if departure is not None and lease.reason is LossReason.MOVED:
+            await departure.finish_utterance(moved_at=at)
+        self.turns.fence = None
+        await self.stand_by()
+
+    # -- still a member? --------------------------------------------------------------------------
+
+    async def _watch_membership(self) -> None:
+        await self.membership.lost.wait()
+        self.leave(f"this agent is no longer a member of the call ({self.membership.reason})")
+
+    def _on_reconnected(self) -> None:
+        self.spawn(self._ask_roster(), "ask the roster after a reconnect")
+
+    async def _ask_roster(self) -> None:
+        """An agent that was away asks before anything else whether it was replaced, and ends if so."""
+        try:
+            gone = self.agent in await self.room.roster.removed()
+        except (AgentRemoved, RoleTaken):
+            gone = True
+        if gone:
+            self.leave("this agent was replaced while it was away")

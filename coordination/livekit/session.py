@@ -1,0 +1,344 @@
+"""`CoordinatedSession`: an `AgentSession` that speaks, answers and hears only while it has the floor."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections.abc import AsyncIterable, AsyncIterator
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from livekit import rtc
+from livekit.agents import NOT_GIVEN, Agent, AgentSession, JobContext, NotGivenOr, llm, tts
+from livekit.agents import stt as speech_to_text
+from livekit.agents.voice import SpeechHandle
+from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
+
+from coordination.errors import InvalidArgument, RoleTaken
+from coordination.leases.lease import Lease
+from coordination.livekit.conversation import Conversation
+from coordination.livekit.entry import Continuation, Entry
+from coordination.livekit.gate import AudioGate, Gate, TextGate
+from coordination.livekit.join import CallPolicy, take_seat
+from coordination.livekit.listening import CallerInput
+from coordination.livekit.seat import Seat
+from coordination.livekit.standby import Stage
+from coordination.livekit.tracks import TrackGate, check_outputs
+from coordination.livekit.turnlog import SpokenText
+from coordination.livekit.utterance import UtteranceTracker
+from coordination.settings import CoordinatorSettings
+
+logger = logging.getLogger(__name__)
+
+UserdataT = TypeVar("UserdataT")
+BACK_AFTER = timedelta(seconds=1)
+"""A caller who was away for less is not told so."""
+WELCOME_BACK = (
+    "The caller was disconnected for a moment and is back. In one short sentence, welcome them back and go on where "
+    "the conversation stopped. Do not greet as if the call were new."
+)
+
+
+class CoordinatedSession(AgentSession[UserdataT]):
+    """An `AgentSession` for calls that several agents share; give it the job's context first, then the usual options.
+
+    `start` returns when the agent has the floor and its `on_enter` runs, or, if another agent has it, when this one
+    stands by. Without the floor nothing is said: `say` and `generate_reply` return a handle that is done. When the
+    floor comes later, the agent is put on and opens as one who knows the story; `handoff` tells it what happened.
+
+    `coordination="off"` makes it a plain `AgentSession` that never opens a connection to Redis; so does a job of
+    LiveKit's `console`. By default the settings decide (`BATON_COORDINATION`).
+    """
+
+    def __init__(
+        self,
+        ctx: JobContext,
+        *,
+        coordination: Literal["on", "off"] | None = None,
+        settings: CoordinatorSettings | None = None,
+        policy: CallPolicy | None = None,
+        skills: tuple[str, ...] = (),
+        **options: Any,
+    ) -> None:
+        """`options` are those of `AgentSession`. `skills` and `policy` concern this agent alone.
+
+        Raises `InvalidSettings` when coordination is on and nothing says where Redis is.
+        """
+        self._ctx = ctx
+        self._settings = settings or CoordinatorSettings()
+        on = (coordination or self._settings.coordination) == "on"
+        self.coordinated = on and not ctx.is_fake_job()
+        self._policy, self._skills = policy or CallPolicy(), skills
+        if self.coordinated:
+            self._settings.require_redis_url()
+            # The default would replace the caller's first words by silence while the agent greets.
+            options.setdefault("aec_warmup_duration", None)
+        super().__init__(**options)
+        self.seat: Seat | None = None
+        self.gate = Gate()
+        self.utterance = UtteranceTracker(self)
+        self._conversation = Conversation(self)
+        self._stage: Stage | None = None
+        self._caller: CallerInput | None = None
+        self._tracks: TrackGate | None = None
+        self._text_input = TextInputOptions().text_input_cb
+
+    @property
+    def handoff(self) -> Continuation | None:
+        """What the agent continues, or None if the call begins with it.
+
+        Asking for it while entering (in `on_enter`, or right after `start`) says that the agent knows of handoffs:
+        what it then says by itself is left as it is. An agent that does not ask never greets in mid-conversation.
+        """
+        entry = self._conversation.entry
+        if entry is None or entry.continuation is None:
+            return None
+        entry.aware = True
+        return entry.continuation
+
+    @property
+    def stage(self) -> Stage:
+        assert self._stage is not None, "the session is coordinated and started"
+        return self._stage
+
+    # -- begin and end ----------------------------------------------------------------------------
+
+    async def start(self, agent: Agent, **options: Any) -> Any:
+        """Starts the session; `options` are those of `AgentSession.start`.
+
+        Raises `RoleTaken` when another live agent of the call serves the same role: the job is then shut down, and
+        `CoordinatedServer` lets it end quietly. Raises `UnsupportedOutput` for an avatar or video.
+        """
+        if not self.coordinated:
+            return await super().start(agent, **options)
+        if self._started:
+            return None
+        if options.get("capture_run"):
+            raise InvalidArgument("capture_run is for tests of a plain AgentSession: use coordination='off' there.")
+        await self._ctx.connect()
+        check_outputs(self.output, self._ctx.room)
+        try:
+            self.seat = await take_seat(
+                self, self._ctx, settings=self._settings, policy=self._policy, skills=self._skills
+            )
+        except RoleTaken as taken:
+            logger.info("leaving: %s", taken)
+            self._ctx.shutdown(str(taken))
+            raise
+        self._ctx.add_shutdown_callback(self.seat.close)
+        self._stage = Stage(
+            put=self._put, interrupt=self._interrupt_all, current=lambda: self.current_agent, front=agent
+        )
+        self._conversation.attach(agent)
+        options["room_options"] = self._room_options(options.get("room_options", NOT_GIVEN), self.seat)
+        options["session_host"] = False
+        await super().start(self._stage.standby, **options)
+        self._guard_outputs(self.seat)
+        self.on("close", self._on_close)
+        await self.seat.begin()
+        return None
+
+    def _room_options(self, given: NotGivenOr[RoomOptions], seat: Seat) -> RoomOptions:
+        """Links to the caller of the record, answers text with the floor alone, outlives one participant's leaving."""
+        options = copy.copy(given) if isinstance(given, RoomOptions) else RoomOptions()
+        if not options.participant_identity and seat.plan.caller:
+            options.participant_identity = seat.plan.caller
+        options.close_on_disconnect = False
+        text = options.get_text_input_options()
+        if text is not None:
+            self._text_input = text.text_input_cb
+            options.text_input = TextInputOptions(text_input_cb=self._on_text)
+        return options
+
+    def _guard_outputs(self, seat: Seat) -> None:
+        """Puts the gate at the head of every output, before any agent that could speak is put on."""
+        if self.output.audio is not None:
+            gate = AudioGate(next_in_chain=self.output.audio, gate=self.gate)
+            gate.on("playback_finished", lambda event: seat.turns.played(event.playback_position))
+            self.output.audio = gate
+        text = self.output.transcription
+        self.output.transcription = SpokenText(
+            TextGate(next_in_chain=text, gate=self.gate) if text is not None else None, seat.turns
+        )
+        if self.input.audio is not None:
+            self._caller = CallerInput(self.input.audio)
+            self.input.audio = self._caller
+        self._tracks = TrackGate(self._ctx.room, self.gate)
+        self._tracks.start()
+
+    def _on_close(self, _: object) -> None:
+        self.gate.close()
+        self._conversation.leave()
+        if self.seat is not None:
+            self.seat.spawn(self._close_parts(), "close the session's parts")
+
+    async def _close_parts(self) -> None:
+        if self._tracks is not None:
+            await self._tracks.aclose()
+        if self._stage is not None:
+            await self._stage.close()
+        if self.seat is not None:
+            await self.seat.close()
+
+    # -- the floor, as the seat reports it --------------------------------------------------------
+
+    def come_on(self, lease: Lease, entry: Entry) -> None:
+        """The floor is granted: opens the gate and puts the agent on."""
+        self.gate.open(lease)
+        self.stage.show()
+        seat = self.seat
+        self._conversation.enter(entry, carried=seat.target.carried if seat else None)
+
+    def fall_silent(self) -> None:
+        """The floor is lost: stops what is being said. The gate is closed already; nothing is waited for."""
+        self._conversation.leave()
+        self._interrupt_all()
+
+    def go_silent(self) -> None:
+        """Puts the standby on: nothing is heard, said or answered."""
+        self.gate.close()
+        self._conversation.leave()
+        if self._caller is not None:
+            self._caller.deaf()
+        if self._stage is not None:
+            self._stage.hide()
+
+    def yield_to_caller(self) -> None:
+        """An utterance that began under the old agent comes to light after the floor has moved."""
+        if self.seat is not None and self.seat.target.carried is not None:
+            self._conversation.yield_to(self.seat.target.carried)
+
+    async def _put(self, agent: Agent) -> None:
+        super().update_agent(agent)
+        if self._update_activity_atask is not None:
+            await asyncio.shield(self._update_activity_atask)
+
+    def _interrupt_all(self) -> None:
+        if self._activity is not None:
+            super().interrupt(force=True)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Nobody speaks, and nothing that was said waits for its words or its answer."""
+        idle = self.current_speech is None and self.agent_state != "speaking"
+        return idle and not self.utterance.open and not self.utterance.being_answered
+
+    async def last_carried(self) -> tuple[str, str]:
+        """Turn id and text of the caller turn that was completed after the floor had moved."""
+        return self._conversation.carried_turn
+
+    # -- the caller -------------------------------------------------------------------------------
+
+    def listen(self, *, since: float | None) -> None:
+        """Hears the caller; first what was kept since then (`time.monotonic()`), or all that was kept."""
+        if self._caller is not None:
+            self._caller.live(since=since)
+
+    def keep_caller(self) -> None:
+        if self._caller is not None:
+            self._caller.keep()
+
+    def forget_caller(self) -> None:
+        if self._caller is not None:
+            self._caller.deaf()
+
+    def hold_caller(self) -> None:
+        """Forgets what was heard of the current turn, and keeps what comes."""
+        if self._caller is not None:
+            self._caller.keep()
+        if self._activity is not None:
+            self.clear_user_turn()
+
+    def link_to(self, identity: str) -> None:
+        if self._room_io is not None:
+            self.room_io.set_participant(identity)
+
+    def caller_is_back(self, away: timedelta) -> None:
+        if away >= BACK_AFTER and self.seat is not None and self.seat.holds:
+            self.reply(instructions=WELCOME_BACK)
+
+    async def _on_text(self, session: AgentSession[Any], event: TextInputEvent) -> None:
+        """Text reaches every agent of the room; the one that has the floor answers."""
+        if self.seat is None or not self.seat.holds:
+            return
+        self._conversation.settle()
+        answer = self._text_input(session, event)
+        if asyncio.iscoroutine(answer):
+            await answer
+
+    # -- speaking ---------------------------------------------------------------------------------
+
+    def say(self, text: str | AsyncIterable[str], **options: Any) -> SpeechHandle:
+        """As `AgentSession.say`; without the floor nothing is said, and the handle is done."""
+        return self._instead(has_input=False) or super().say(text, **options)
+
+    def generate_reply(self, **options: Any) -> SpeechHandle:
+        """As `AgentSession.generate_reply`; without the floor nothing is generated, and the handle is done."""
+        return self._instead(has_input=bool(options.get("user_input"))) or super().generate_reply(**options)
+
+    def _instead(self, *, has_input: bool) -> SpeechHandle | None:
+        if self.seat is None:
+            return None
+        if not self.seat.holds:
+            logger.info("without the floor nothing is said")
+            return self.say_nothing()
+        if has_input:
+            self._conversation.settle()
+            return None
+        return self._conversation.replacement()
+
+    def speak(self, text: str, frames: AsyncIterator[rtc.AudioFrame] | None) -> SpeechHandle:
+        """Says a text, from rendered audio if there is any, whatever the entry."""
+        return super().say(text, audio=frames) if frames is not None else super().say(text)
+
+    def reply(self, *, instructions: str | None = None, user_input: llm.ChatMessage | None = None) -> SpeechHandle:
+        """Generates a reply, whatever the entry."""
+        return super().generate_reply(instructions=instructions or NOT_GIVEN, user_input=user_input or NOT_GIVEN)
+
+    def say_nothing(self) -> SpeechHandle:
+        """A handle of a speech that is over and was not heard."""
+        handle = SpeechHandle.create()
+        handle.interrupt()
+        handle._mark_done()  # pyright: ignore[reportPrivateUsage]  # the framework has no public way to end one
+        return handle
+
+    # -- agents -----------------------------------------------------------------------------------
+
+    def update_agent(self, agent: Agent) -> None:
+        """An in-process handoff. Without the floor the agent is put on when the floor comes."""
+        if self._stage is None:
+            super().update_agent(agent)
+            return
+        self._stage.front = agent
+        self._conversation.attach(agent)
+        if self._stage.shown:
+            super().update_agent(agent)
+
+    async def _update_activity(self, agent: Agent, **options: Any) -> None:
+        """Every agent passes here, inline tasks too."""
+        if self._stage is not None and agent is not self._stage.standby:
+            self._conversation.attach(agent)
+        await super()._update_activity(agent, **options)
+
+    def _set_user_away_timer(self) -> None:
+        """A standby hears nobody, so to it everybody would seem to be away."""
+        if self.seat is None or self.seat.holds:
+            super()._set_user_away_timer()
+
+    # -- preparing --------------------------------------------------------------------------------
+
+    def prewarm(self) -> None:
+        """Opens the providers' connections ahead of the first use, where they can."""
+        agent = self.stage.front
+        for own, shared in ((agent.stt, self.stt), (agent.llm, self.llm), (agent.tts, self.tts)):
+            provider = own if own else shared
+            if isinstance(provider, llm.LLM | speech_to_text.STT | tts.TTS):
+                provider.prewarm()
+
+    def renderer_for(self, agent: Agent) -> tts.TTS | None:
+        """The synthesiser that would speak for `agent`; None if the agent synthesises in a way of its own."""
+        if type(agent).tts_node is not Agent.tts_node:
+            return None
+        voice = agent.tts if agent.tts else self.tts
+        return voice if isinstance(voice, tts.TTS) else None

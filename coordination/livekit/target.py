@@ -1,0 +1,154 @@
+"""The agent that a handoff goes to: it takes the offer, prepares with its gate closed, says so, and opens.
+
+Any standby takes an offer for its role, whether it was in the room before or was dispatched for it: one that comes too
+late for its own handoff is simply there for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from coordination.errors import HandoffError
+from coordination.handoff.protocol import Handoff, HandoffState
+from coordination.leases.lease import Lease
+from coordination.livekit.entry import Continuation, Entry, EntryKind, Opening, opening_of
+from coordination.livekit.room_events import on_room
+from coordination.livekit.utterance import CarriedUtterance, UtteranceNote, on_note
+
+if TYPE_CHECKING:
+    from livekit import rtc
+
+    from coordination.livekit.seat import Seat
+
+logger = logging.getLogger(__name__)
+
+
+class Target:
+    """Waits for offers while its seat stands by."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._task: asyncio.Task[None] | None = None
+        self._entry: Entry | None = None
+        self._from_identity = ""
+        self.ready = False
+        """This agent is prepared and was promised the floor."""
+        self.carried: CarriedUtterance | None = None
+        self._ends = [
+            on_note(seat.ctx.room, self._on_note),
+            on_room(seat.ctx.room, "participant_disconnected", self._on_left),
+        ]
+
+    def begin(self) -> None:
+        if self._task is None:
+            self._task = self._seat.spawn(self._watch(), "take handoffs")
+
+    def end(self) -> None:
+        """Takes no offers any more; the one that has just led to the floor is complete."""
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.ready = False
+
+    def close(self) -> None:
+        while self._ends:
+            self._ends.pop()()
+
+    def entry_after_loss(self) -> Entry | None:
+        """How to come on when the old holder died after this agent was ready: with what was prepared."""
+        return self._entry if self.ready else None
+
+    async def _watch(self) -> None:
+        async for handoff in self._seat.room.handoffs.watch():
+            if handoff.state is HandoffState.OFFERED and handoff.to_role == self._seat.role:
+                lease = await self._take(handoff)
+                if lease is not None and self._entry is not None:
+                    await self._seat.hold(lease, self._entry)
+                    return
+
+    async def _take(self, offer: Handoff) -> Lease | None:
+        """Claims, prepares and waits for the floor; None if it comes to nothing."""
+        try:
+            handoff = await self._seat.room.handoffs.claim(offer.id, agent=self._seat.agent)
+        except HandoffError as refusal:
+            logger.debug("another agent took the offer, or it is gone: %s", refusal)
+            return None
+        self.carried = CarriedUtterance(handoff.id)
+        try:
+            self._entry = await self._prepare(handoff)
+            request_id = await self._seat.room.handoffs.ready(handoff.id, agent=self._seat.agent)
+            self.ready = True
+            return await self._granted(handoff, request_id)
+        except HandoffError as refusal:
+            logger.info("a handoff came to nothing while this agent prepared: %s", refusal)
+            return None
+        finally:
+            if not self._seat.holds and self._entry is not None and not self.ready:
+                self._drop()
+
+    async def _prepare(self, handoff: Handoff) -> Entry:
+        session, agent = self._seat.session, self._seat.session.stage.front
+        context = handoff.context
+        story = Continuation(
+            kind=EntryKind.HANDOFF,
+            from_role=handoff.from_role,
+            reason=context.reason,
+            summary=context.summary,
+            facts=context.facts,
+        )
+        session.prewarm()
+        text = await opening_of(agent, context.opening, story)
+        opening = Opening(text, session.renderer_for(agent)) if text else None
+        await self._seat.history.catch_up(agent, session.history, None)
+        if opening is not None:
+            await opening.wait()
+        session.keep_caller()
+        return Entry(kind=EntryKind.HANDOFF, continuation=story, opening=opening)
+
+    async def _granted(self, handoff: Handoff, request_id: str) -> Lease | None:
+        """The floor, or None once the handoff was aborted."""
+        seat = self._seat
+        grant = asyncio.create_task(
+            seat.room.floor.expect_grant(seat.agent, role=seat.role, request_id=request_id, timeout=None),
+            name="baton: expect the floor",
+        )
+        aborted = asyncio.create_task(self._aborted(handoff), name="baton: follow the handoff")
+        try:
+            await asyncio.wait([grant, aborted], return_when=asyncio.FIRST_COMPLETED)
+            if grant.done():
+                lease = grant.result()
+                if self._entry is not None:
+                    self._entry.at = time.monotonic()
+                return lease
+            self.ready = False
+            self._drop()
+            return None
+        finally:
+            for task in (grant, aborted):
+                task.cancel()
+            await asyncio.gather(grant, aborted, return_exceptions=True)
+
+    async def _aborted(self, handoff: Handoff) -> None:
+        async for current in self._seat.room.handoffs.watch():
+            if current.id != handoff.id or current.state is HandoffState.ABORTED:
+                return
+
+    def _drop(self) -> None:
+        entry, self._entry, self.carried = self._entry, None, None
+        if entry is not None and entry.opening is not None:
+            entry.opening.drop()
+        self._seat.session.forget_caller()
+
+    def _on_note(self, note: UtteranceNote) -> None:
+        if self.carried is not None:
+            pending = self.carried.pending
+            self.carried.note(note)
+            if self.carried.pending and not pending and self._seat.holds:
+                self._seat.session.yield_to_caller()
+
+    def _on_left(self, participant: rtc.RemoteParticipant) -> None:
+        if self.carried is not None and participant.identity == self._from_identity:
+            self.carried.abandoned()

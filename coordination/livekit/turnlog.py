@@ -1,0 +1,133 @@
+"""Writes what is said in a call to the room's turn log, from what passes through the session.
+
+An agent's text is logged when it is generated, not when it was heard: an agent that dies in mid-sentence leaves a trace of
+what it wanted to say. How much of it was played follows when it ends. Appends are made one after the other, in
+the order in which things were said, by one task; a turn that could not be written is reported and not held on to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from livekit.agents import llm
+from livekit.agents.voice import io
+
+from coordination.errors import CoordinationError
+from coordination.ids import AgentId, Fence, RoleName, TurnId
+from coordination.room.turns import Speaker, Turn, TurnLog
+
+logger = logging.getLogger(__name__)
+
+FLUSHED_WITHIN = timedelta(seconds=1)
+"""How long a handoff waits for what is still to be written."""
+
+
+class TurnWriter:
+    """One session's pen. `fence` is the one under which it speaks; without one there is nothing to write."""
+
+    def __init__(self, turns: TurnLog, *, agent: AgentId, role: RoleName) -> None:
+        self._turns, self._agent, self._role = turns, agent, role
+        self.fence: Fence | None = None
+        self.mine: set[TurnId] = set()
+        """Turns that this session wrote: its own history has them already."""
+        self._seen: set[str] = set()
+        self._unplayed: deque[asyncio.Future[Turn | None]] = deque()
+        self._queue: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._task = asyncio.create_task(self._write(), name="baton: write the turn log")
+
+    def caller(self, message: llm.ChatMessage) -> asyncio.Future[Turn | None]:
+        """Logs a caller's turn once; the result is its entry, or None if it could not be or need not be written."""
+        text = message.text_content or ""
+        if not text.strip() or message.id in self._seen:
+            done: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+        self._seen.add(message.id)
+        return self._append(Speaker.CALLER, text)
+
+    def known(self, message_id: str) -> None:
+        """Marks a message as logged already, by whoever heard it."""
+        self._seen.add(message_id)
+
+    def agent(self, text: str) -> None:
+        """Logs what the agent is about to say."""
+        if text.strip():
+            self._unplayed.append(self._append(Speaker.AGENT, text))
+
+    def played(self, seconds: float) -> None:
+        """The oldest text that was not reported yet has been played for so long."""
+        if self._unplayed:
+            entry = self._unplayed.popleft()
+            self._queue.put_nowait(lambda: self._mark(entry, seconds))
+
+    async def flush(self) -> None:
+        """Returns when all that was said so far is written, or after `FLUSHED_WITHIN`."""
+        try:
+            async with asyncio.timeout(FLUSHED_WITHIN.total_seconds()):
+                await self._queue.join()
+        except TimeoutError:
+            logger.warning("the turn log lags behind; a handoff goes on without waiting for it")
+
+    async def close(self) -> None:
+        await self.flush()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _append(self, speaker: Speaker, text: str) -> asyncio.Future[Turn | None]:
+        entry: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
+        fence = self.fence
+
+        async def append() -> None:
+            try:
+                if fence is not None:
+                    entry.set_result(await self._store(fence, speaker, text))
+            finally:
+                if not entry.done():
+                    entry.set_result(None)
+
+        self._queue.put_nowait(append)
+        return entry
+
+    async def _store(self, fence: Fence, speaker: Speaker, text: str) -> Turn:
+        turn = await self._turns.append(fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=text)
+        self.mine.add(turn.id)
+        return turn
+
+    async def _mark(self, entry: asyncio.Future[Turn | None], seconds: float) -> None:
+        turn = await entry
+        if turn is not None:
+            await self._turns.mark_played(turn.id, seconds)
+
+    async def _write(self) -> None:
+        while True:
+            step = await self._queue.get()
+            try:
+                await step()
+            except CoordinationError as fault:
+                logger.warning("a turn could not be logged: %s", fault)
+            finally:
+                self._queue.task_done()
+
+
+class SpokenText(io.TextOutput):
+    """Stands before a session's transcript output and logs each utterance when its text is complete."""
+
+    def __init__(self, next_in_chain: io.TextOutput | None, log: TurnWriter) -> None:
+        super().__init__(label="Baton", next_in_chain=next_in_chain)
+        self._next, self._log = next_in_chain, log
+        self._text = ""
+
+    async def capture_text(self, text: str) -> None:
+        self._text += text
+        if self._next is not None:
+            await self._next.capture_text(text)
+
+    def flush(self) -> None:
+        text, self._text = self._text, ""
+        self._log.agent(text)
+        if self._next is not None:
+            self._next.flush()
