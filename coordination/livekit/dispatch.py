@@ -51,13 +51,11 @@ class DispatchMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchInfo:
-    """A dispatch as LiveKit lists it. It stays listed after its agent has come."""
+    """A dispatch as LiveKit lists it. It stays listed after its agent has come, and if none comes."""
 
     id: str
     role: RoleName
     metadata: str
-    jobs: Mapping[str, str]
-    """The jobs it led to: job id → identity of the participant, empty until the job has been accepted."""
 
 
 class RoomDispatcher:
@@ -87,15 +85,7 @@ class RoomDispatcher:
         """All dispatches of the room. Raises `DispatchFailed`, also for a room that is gone."""
         async with self._asking("list the dispatches of"):
             found = await self._service.list_dispatch(self._room)
-        return tuple(
-            DispatchInfo(
-                id=each.id,
-                role=RoleName(each.agent_name),
-                metadata=each.metadata,
-                jobs={job.id: job.state.participant_identity for job in each.state.jobs},
-            )
-            for each in found
-        )
+        return tuple(DispatchInfo(id=each.id, role=RoleName(each.agent_name), metadata=each.metadata) for each in found)
 
     async def delete(self, dispatch: str) -> bool:
         """Takes a dispatch back, so that it starts no agent any more; an agent in the room stays.

@@ -17,6 +17,9 @@ from coordination.livekit.record import SessionRecord
 
 AGENT_PREFIX = "agent-"
 """LiveKit's agents framework names the participant of a job `agent-<job id>`, unless its job request says otherwise."""
+AGENT_ATTRIBUTE = "baton.agent"
+"""Participant attribute in which an agent that joined under an identity of its own says which job it is. Counts only on
+participants of kind agent."""
 
 
 def agent_identity(agent: AgentId) -> str:
@@ -28,6 +31,15 @@ def agent_of(identity: str) -> AgentId | None:
     """The job behind a participant with a default identity; None for any other."""
     job = identity.removeprefix(AGENT_PREFIX)
     return AgentId(job) if job and job != identity else None
+
+
+async def declare(room: rtc.Room, agent: AgentId) -> None:
+    """Says in the room which job the local participant is, if its identity does not; once, after joining.
+
+    Without it an agent with an identity of its own could not be found to be silenced.
+    """
+    if room.local_participant.identity != agent_identity(agent):
+        await room.local_participant.set_attributes({AGENT_ATTRIBUTE: agent})
 
 
 def is_agent(participant: rtc.Participant | None) -> bool:

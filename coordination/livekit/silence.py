@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponen
 
 from coordination.ids import AgentId, check_name
 from coordination.livekit.asking import is_absent, is_refusal
-from coordination.livekit.identity import agent_identity, agent_of
+from coordination.livekit.identity import AGENT_ATTRIBUTE, agent_identity
 from coordination.livekit.room_events import on_room
 from coordination.ports import Silenced
 
@@ -34,9 +34,10 @@ logger = logging.getLogger(__name__)
 class RoomSilencer:
     """Silences agents of one room; implements `coordination.ports.Silencer`.
 
-    An agent is found by its identity: the one it was `introduce`d with, else the framework's default, else the one
-    that LiveKit itself has for the job. Identities must not be used again by another job of the same room: whoever
-    joins under a silenced one is removed.
+    An agent is found by its identity: the one it was `introduce`d with, else the framework's default, else by what it
+    declared itself (`coordination.livekit.identity.declare`). An agent with an identity of its own of which none of
+    that is known counts as absent. Identities must not be used again by another job of the same room: whoever joins
+    under a silenced one is removed.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class RoomSilencer:
         identity = self._identities.get(agent) or agent_identity(agent)
         if await self._remove_identity(identity):
             return Silenced.REMOVED
-        identity = await self._unusual_identity(agent)
+        identity = await self._declared_identity(agent)
         if identity is None:
             return Silenced.ABSENT
         self.condemn(agent, identity)
@@ -151,23 +152,13 @@ class RoomSilencer:
                 return removed
             # It reconnected between the two requests: it is another connection now, so it goes once more.
 
-    async def _unusual_identity(self, agent: AgentId) -> str | None:
-        """The identity of an agent that chose one of its own, as LiveKit has it in the job; None if it has no job here.
-
-        Jobs are asked for only if an agent with an unusual identity is in the room at all: most rooms have none.
-        """
+    async def _declared_identity(self, agent: AgentId) -> str | None:
+        """The identity of an agent that chose one of its own and declared whose it is; None if none is in the room."""
         listed = await self._client.room.list_participants(api.ListParticipantsRequest(room=self._room))
-        unusual = {
-            participant.identity
-            for participant in listed.participants
-            if participant.kind == AGENT_KIND and agent_of(participant.identity) is None
-        }
-        if not unusual:
-            return None
-        for dispatch in await self._client.agent_dispatch.list_dispatch(self._room):
-            for job in dispatch.state.jobs:
-                if job.id == agent and job.state.participant_identity in unusual:
-                    return job.state.participant_identity
+        for participant in listed.participants:
+            declared = participant.attributes.get(AGENT_ATTRIBUTE)
+            if participant.kind == AGENT_KIND and declared == agent:
+                return participant.identity
         return None
 
 

@@ -22,14 +22,16 @@ class LiveKitServer(DevelopmentServer):
     """
 
     def token(self, room: str, identity: str, *, kind: Kind = "standard", **claims: str) -> str:
-        """A token to join `room`. `claims`: name, metadata; anything else becomes an attribute."""
+        """A token to join `room`, an agent's as a job has it. `claims`: name, metadata, and else attributes."""
+        agent = kind == "agent" or None
+        grants = api.VideoGrants(room_join=True, room=room, agent=agent, can_update_own_metadata=agent)
         token = (
             api.AccessToken(self.api_key, self.api_secret)
             .with_identity(identity)
             .with_kind(kind)
             .with_name(claims.pop("name", ""))
             .with_metadata(claims.pop("metadata", ""))
-            .with_grants(api.VideoGrants(room_join=True, room=room, agent=kind == "agent" or None))
+            .with_grants(grants)
         )
         if claims:
             token = token.with_attributes(claims)

@@ -14,6 +14,7 @@ import pytest
 from livekit import api, rtc
 
 from coordination.ids import AgentId
+from coordination.livekit.identity import declare
 from coordination.livekit.silence import RoomSilencer
 from coordination.ports import Silenced, Silencer
 from tests.rooms.conftest import ListenerFactory
@@ -100,6 +101,26 @@ async def test_an_agent_with_an_identity_of_its_own_is_found_by_introduction(
 
     assert outcome is Silenced.REMOVED
     assert await room.identities() == {"caller"}
+
+
+async def test_an_agent_with_an_identity_of_its_own_is_found_by_what_it_declared(
+    room: LiveRoom, silencer: RoomSilencer
+) -> None:
+    await room.join("caller", **{"baton.agent": "AJ_one"})
+    await declare(await room.join("billing-voice", kind="agent"), AGENT)
+
+    outcome = await silencer.silence(AGENT)
+
+    assert outcome is Silenced.REMOVED
+    assert await room.identities() == {"caller"}
+
+
+async def test_an_agent_with_the_default_identity_needs_no_declaration(room: LiveRoom) -> None:
+    agent = await room.join(IDENTITY, kind="agent")
+
+    await declare(agent, AGENT)
+
+    assert agent.local_participant.attributes == {}
 
 
 async def test_a_silenced_agent_that_comes_back_is_removed_again_by_whoever_watches(
