@@ -79,6 +79,7 @@ class _Espeak:
             ) from error
         loader = cast(Any, espeakng_loader)
         self._lock = threading.Lock()
+        self._variants = Path(str(loader.get_data_path())) / "voices" / "!v"
         self._chunks: list[bytes] = []
         self._library = ctypes.CDLL(str(loader.get_library_path()))
         data = str(loader.get_data_path())
@@ -95,7 +96,9 @@ class _Espeak:
     def render(self, text: str, voice: Voice) -> tuple[NDArray[np.int16], int]:
         with self._lock:
             self._chunks = []
-            if self._library.espeak_SetVoiceByName(voice.full_name.encode()) != 0:
+            # The library takes an unknown variant without a word and speaks with the plain voice.
+            known = not voice.variant or (self._variants / voice.variant).is_file()
+            if not known or self._library.espeak_SetVoiceByName(voice.full_name.encode()) != 0:
                 raise SpeechError(
                     f"espeak-ng has no voice {voice.full_name!r}. Use a language such as 'en-us' and a "
                     "variant such as 'f3' or 'm7'"
@@ -108,9 +111,7 @@ class _Espeak:
             ):
                 self._library.espeak_SetParameter(parameter, value, 0)
             encoded = text.encode()
-            failure = self._library.espeak_Synth(
-                encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, _UTF8, None, None
-            )
+            failure = self._library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, _UTF8, None, None)
             if failure != 0:
                 raise SpeechError(f"espeak-ng could not speak {len(text)} characters (its error {failure})")
             self._library.espeak_Synchronize()
@@ -133,9 +134,7 @@ def _espeak() -> _Espeak:
 def _flite(text: str, voice: Voice) -> Speech:
     program = shutil.which("flite")
     if program is None:
-        raise SpeechError(
-            "The voice asks for flite, which is not on the PATH. Use an espeak voice, or install flite"
-        )
+        raise SpeechError("The voice asks for flite, which is not on the PATH. Use an espeak voice, or install flite")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "speech.wav"
         stretch = f"duration_stretch={165 / voice.rate:.3f}"
