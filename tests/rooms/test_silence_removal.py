@@ -106,7 +106,7 @@ async def test_an_agent_with_an_identity_of_its_own_is_found_by_introduction(
 async def test_an_agent_with_an_identity_of_its_own_is_found_by_what_it_declared(
     room: LiveRoom, silencer: RoomSilencer
 ) -> None:
-    await room.join("caller", **{"baton.agent": "AJ_one"})
+    await room.join("caller", kind="standard", **{"baton.agent": AGENT})
     await declare(await room.join("billing-voice", kind="agent"), AGENT)
 
     outcome = await silencer.silence(AGENT)
