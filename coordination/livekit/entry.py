@@ -1,7 +1,7 @@
 """How an agent comes before the caller: for the first time, in mid-conversation, or back after a moment without floor.
 
-An agent that knows nothing of Baton greets when it is put on. In mid-conversation a greeting would be the second one, so
-there whatever such an agent says by itself as it enters is replaced by an opening that goes on with the conversation.
+An agent that knows nothing of Baton greets when it is put on. In mid-conversation a greeting would be the second one:
+there, whatever such an agent says by itself as it enters is replaced by an opening that goes on with the conversation.
 An agent that asks for `session.handoff` as it enters knows the situation: what it says then is left alone.
 """
 

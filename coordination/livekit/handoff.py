@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HEAD_START = timedelta(milliseconds=30)
+"""A note goes through the media server, the grant through Redis: the new agent must know of an open utterance first.
+It costs nothing, for it is the caller who speaks."""
 LOOK_EVERY = timedelta(milliseconds=20)
 """How often the turn boundary is looked for: the framework reports most of its states, not all."""
 
@@ -241,6 +244,7 @@ class Departure:
         await self.seat.turns.flush()
         if self.seat.session.utterance.open:
             await self._note(UtteranceState.OPEN)
+            await asyncio.sleep(HEAD_START.total_seconds())
         try:
             await self.seat.room.handoffs.commit(self.request.lease, handoff.id)
         except (HandoffError, LeaseError) as refusal:

@@ -1,7 +1,7 @@
 """Writes what is said in a call to the room's turn log, from what passes through the session.
 
-An agent's text is logged when it is generated, not when it was heard: an agent that dies in mid-sentence leaves a trace of
-what it wanted to say. How much of it was played follows when it ends. Appends are made one after the other, in
+An agent's text is logged when it is generated, not when it was heard: an agent that dies in mid-sentence leaves a trace
+of what it wanted to say. How much of it was played follows when it ends. Appends are made one after the other, in
 the order in which things were said, by one task; a turn that could not be written is reported and not held on to.
 """
 

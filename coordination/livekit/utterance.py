@@ -28,7 +28,7 @@ TOPIC = "baton.utterance"
 UNDECIDED = timedelta(seconds=1.5)
 """How long after the end of speech a transcript may still come; noise never gets one."""
 LATE = timedelta(milliseconds=400)
-"""Voice activity is noticed late: this long after the floor has moved an utterance may turn out to have begun before."""
+"""Voice activity is noticed late: so long after the floor has moved, an utterance may turn out to have begun before."""
 SCHEDULED_WITHIN = timedelta(milliseconds=50)
 """From the end of an agent's turn hook until the framework shows the reply as its current speech."""
 FINISHED_WITHIN = timedelta(seconds=30)

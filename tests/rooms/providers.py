@@ -20,9 +20,11 @@ from livekit.agents import APIConnectOptions, llm, stt, tts, utils, vad
 from livekit.agents.language import LanguageCode
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
 
-WORDS = tuple(
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "hello", "billing", "technical", "receptionist", "please", "help", "invoice", "line", "slow", "refund", "yes", "no", "thanks", "goodbye", "again", "wait", "tell", "me", "more", "alpha", "bravo", "charlie", "delta"]
+_VOCABULARY = (
+    "zero one two three four five six seven eight nine ten eleven twelve hello billing technical receptionist "
+    "please help invoice line slow refund yes no thanks goodbye again wait tell me more alpha bravo charlie delta"
 )
+WORDS = tuple(_VOCABULARY.split())
 RATE = 16000
 WORD_SECONDS = 0.16
 GAP_SECONDS = 0.08
