@@ -19,7 +19,7 @@ PRESENT = $(wildcard $(CODE))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo dev check format test test-pythons test-browser bench lock wheel clean
+.PHONY: help setup setup-dev demo dev check format test test-pythons test-lowest test-browser bench lock wheel clean
 
 help:  ## List what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,30 +44,38 @@ format: setup-dev  ## Put the code into the shape that `make check` wants
 	$(VENV)/bin/ruff check --fix $(PRESENT)
 
 test: setup-dev  ## All tests, a real livekit-server included (ARGS="-k name" for some)
-	$(PY) -m coordination.dev livekit-server
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
+	$(PY) -m pytest --ignore=tests/browser $(ARGS)
 
 test-pythons: setup-dev  ## Unit and store tests on every other Python that this machine has
 	@PY="$(PY)" VENV="$(VENV)" bash tests/pythons.sh
 
+test-lowest: setup-dev  ## Unit and store tests with the lowest versions that pyproject.toml allows
+	@test -x $(VENV)-lowest/bin/python || $(PY) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-input $(LOCKED) requirements-build.lock
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-input $(LOCKED) requirements-lowest.lock
+	$(VENV)-lowest/bin/python -m pip install --quiet --no-input --no-deps --no-build-isolation --editable .
+	$(VENV)-lowest/bin/python -m pytest tests/unit tests/store $(ARGS)
+
 test-browser: setup-dev  ## The page of `make dev` in headless Chromium
-	$(PY) -m coordination.dev livekit-server
+	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
 	$(PY) -m pytest tests/browser $(ARGS)
 
 bench: setup-dev  ## Measure, and print PASS or FAIL for each target
-	$(PY) -m coordination.dev livekit-server
+	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
 	$(PY) -m benchmarks $(ARGS)
 
 lock: setup-dev  ## Write the lock files again (UPGRADE=1 for newer versions)
 	$(COMPILE) --group build --output-file requirements-build.lock
 	$(COMPILE) pyproject.toml --all-extras --constraint requirements-build.lock --output-file requirements.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --all-extras --group test --resolution lowest-direct --output-file requirements-lowest.lock
 
 wheel: setup-dev  ## Build the wheel into dist/
 	$(PY) -m hatchling build --target wheel
 
 clean:  ## Remove the environment and what builds leave behind
-	rm -rf $(VENV) $(VENV)-py* build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later found. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
