@@ -6,6 +6,7 @@ Invariant: what others put there survives us. Foreign keys are kept, never read,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -47,7 +48,11 @@ class Envelope:
         whole = dict(self.foreign)
         if self.ours is not None:
             whole[KEY] = self.ours
-        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")) if whole else ""
+        if not whole:
+            return ""
+        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        # Half a surrogate pair is legal JSON as an escape, and in no other way.
+        return text if _encodable(text) else json.dumps(whole, separators=(",", ":"))
 
 
 def open_envelope(text: str, *, what: str, room: str) -> Envelope:
@@ -57,7 +62,7 @@ def open_envelope(text: str, *, what: str, room: str) -> Envelope:
     remedy = f'Write a JSON object there, with whatever is yours beside the key "{KEY}".'
     try:
         # NaN and Infinity are no JSON: another reader of the same metadata would stumble over them.
-        whole: object = json.loads(text, parse_constant=_refuse_constant)
+        whole: object = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as fault:
         raise MetadataError(what, room, f"it is not JSON ({fault})", remedy) from fault
     if not isinstance(whole, dict):
@@ -101,3 +106,19 @@ def write_ours(model: Ours, foreign: Mapping[str, JsonValue]) -> str:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    """A number beyond what a double holds would come back as Infinity, which is not JSON."""
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits} is larger than any number that can be kept")
+    return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

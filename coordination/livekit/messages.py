@@ -93,7 +93,8 @@ async def announce(room: rtc.Room, announcement: FloorAnnouncement) -> None:
 class FloorWitness:
     """Hears announcements in one room and passes on those that count: `on_grant(fence, agent)`.
 
-    `refused` counts the others by reason. The callback runs in the room's event handler: it returns at once.
+    `refused` counts the others by reason. The callback runs in the room's event handler: it returns at once. LiveKit
+    tells of a participant that publishes no track up to 3 s late; until then it is nobody, and its word is refused.
     """
 
     def __init__(
