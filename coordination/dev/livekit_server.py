@@ -141,17 +141,20 @@ class LiveKitServer(Service):
         return self._program
 
     def configuration(self) -> dict[str, Any]:
-        """The server's configuration: loopback only, one UDP and one TCP port for media."""
+        """The server's configuration: loopback only, one port for media."""
         bind = ["0.0.0.0"] if self.program.published_ports else [LOOPBACK]  # all, inside a container
         base: dict[str, Any] = {
             "port": self.ports.http,
             "bind_addresses": bind,
             "keys": {self.api_key: self.api_secret},
             "rtc": {
-                "tcp_port": self.ports.rtc_tcp,
+                # It would listen on every interface; on one machine UDP is enough.
+                "tcp_port": self.ports.rtc_tcp if self.program.published_ports else 0,
                 "udp_port": self.ports.rtc_udp,
                 "use_external_ip": False,
                 "enable_loopback_candidate": True,
+                # Without this media would be offered on every interface of the machine.
+                "ips": {"includes": [] if self.program.published_ports else [f"{LOOPBACK}/32"]},
                 "node_ip": LOOPBACK,
             },
             "logging": {"level": "info", "json": False},
