@@ -88,6 +88,7 @@ class Seat:
         self._ends = [
             on_room(self.ctx.room, "reconnected", self._on_reconnected),
             on_room(self.ctx.room, "participant_connected", self.succession.on_participant),
+            self.silencer.watch(self.ctx.room),
         ]
         self.spawn(self._watch_membership(), "watch the membership")
         self.call.begin(caller=self.plan.caller)

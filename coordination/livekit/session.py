@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 from livekit import rtc
-from livekit.agents import NOT_GIVEN, Agent, AgentSession, JobContext, NotGivenOr, llm, tts
+from livekit.agents import NOT_GIVEN, Agent, AgentSession, ConversationItemAddedEvent, JobContext, NotGivenOr, llm, tts
 from livekit.agents import stt as speech_to_text
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
@@ -24,7 +24,7 @@ from coordination.livekit.join import CallPolicy, take_seat
 from coordination.livekit.listening import CallerInput
 from coordination.livekit.seat import Seat
 from coordination.livekit.standby import Stage
-from coordination.livekit.tracks import TrackGate, check_outputs
+from coordination.livekit.tracks import VOICE_TRACK, TrackGate, check_outputs
 from coordination.livekit.turnlog import SpokenText
 from coordination.livekit.utterance import UtteranceTracker
 from coordination.settings import CoordinatorSettings
@@ -134,8 +134,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
         options["room_options"] = self._room_options(options.get("room_options", NOT_GIVEN), self.seat)
         options["session_host"] = False
         await super().start(self._stage.standby, **options)
-        self._guard_outputs(self.seat)
+        voice = options["room_options"].get_audio_output_options()
+        self._guard_outputs(self.seat, voice=voice.track_name if voice and voice.track_name else VOICE_TRACK)
         self.on("close", self._on_close)
+        self.on("conversation_item_added", self._on_item)
         await self.seat.begin()
         return None
 
@@ -151,7 +153,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
             options.text_input = TextInputOptions(text_input_cb=self._on_text)
         return options
 
-    def _guard_outputs(self, seat: Seat) -> None:
+    def _guard_outputs(self, seat: Seat, *, voice: str) -> None:
         """Puts the gate at the head of every output, before any agent that could speak is put on."""
         if self.output.audio is not None:
             gate = AudioGate(next_in_chain=self.output.audio, gate=self.gate)
@@ -164,8 +166,14 @@ class CoordinatedSession(AgentSession[UserdataT]):
         if self.input.audio is not None:
             self._caller = CallerInput(self.input.audio)
             self.input.audio = self._caller
-        self._tracks = TrackGate(self._ctx.room, self.gate)
+        self._tracks = TrackGate(self._ctx.room, self.gate, voice=voice)
         self._tracks.start()
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        """Logs caller turns that come on another way than by voice."""
+        item = event.item
+        if self.seat is not None and isinstance(item, llm.ChatMessage) and item.role == "user":
+            self.seat.turns.caller(item)
 
     def _on_close(self, _: object) -> None:
         self.gate.close()

@@ -103,6 +103,9 @@ class Succession:
         seat = self._seat
         if not seat.call.caller_present:
             return
+        for member in await seat.room.roster.members():
+            if member.identity:
+                seat.silencer.introduce(member.agent, member.identity)
         lease = await seat.room.floor.take_over(seat.agent, role=seat.role)
         if lease is None:
             return

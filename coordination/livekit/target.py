@@ -15,6 +15,7 @@ from coordination.errors import HandoffError
 from coordination.handoff.protocol import Handoff, HandoffState
 from coordination.leases.lease import Lease
 from coordination.livekit.entry import Continuation, Entry, EntryKind, Opening, opening_of
+from coordination.livekit.identity import agent_identity
 from coordination.livekit.room_events import on_room
 from coordination.livekit.utterance import CarriedUtterance, UtteranceNote, on_note
 
@@ -91,6 +92,7 @@ class Target:
 
     async def _prepare(self, handoff: Handoff) -> Entry:
         session, agent = self._seat.session, self._seat.session.stage.front
+        self._from_identity = agent_identity(handoff.from_agent)
         context = handoff.context
         story = Continuation(
             kind=EntryKind.HANDOFF,

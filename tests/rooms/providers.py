@@ -234,9 +234,10 @@ Rule = Callable[[llm.ChatContext], Reply]
 
 
 def last_user_text(chat: llm.ChatContext) -> str:
-    """The newest message, if it is the caller's; else an empty string."""
-    messages = [item for item in chat.items if item.type == "message"]
-    return (messages[-1].text_content or "") if messages and messages[-1].role == "user" else ""
+    """What the caller said last, if nothing came after it; else an empty string."""
+    items = [item for item in chat.items if item.type in ("message", "function_call_output")]
+    last = items[-1] if items else None
+    return (last.text_content or "") if isinstance(last, llm.ChatMessage) and last.role == "user" else ""
 
 
 class RuleLLM(llm.LLM):

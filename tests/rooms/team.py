@@ -17,7 +17,7 @@ from typing import Any
 
 from coordination.room.turns import Speaker, Turn
 from coordination.settings import CoordinatorSettings
-from livekit.agents import Agent, JobContext, RunContext, function_tool
+from livekit.agents import Agent, JobContext, RunContext, function_tool, llm
 
 from coordination.livekit import CallPolicy, CoordinatedSession, handoff_to
 from tests.rooms.callers import Caller, calling
@@ -83,7 +83,7 @@ class Player:
     def __init__(self, room: LiveRoom, role: str, options: Options, roles: Sequence[str], pitch: float) -> None:
         self.role, self.options, self.roles = role, options, roles
         self.stt, self.tts = ToneSTT(delay=options.stt_delay), ToneTTS(pitch=pitch)
-        self.llm = RuleLLM(self._rule)
+        self.llm = RuleLLM(self.rule)
         self.agent: Agent = TeamAgent(self)
         self.job = Job(room, role, metadata=options.metadata)
         self.session: CoordinatedSession[None]
@@ -111,7 +111,7 @@ class Player:
         )
         await self.session.start(agent=self.agent, room=ctx.room)
 
-    def _rule(self, chat: Any) -> Reply:
+    def rule(self, chat: llm.ChatContext) -> Reply:
         text = last_user_text(chat)
         for role in self.roles:
             if role in text.split() and role != self.role:
