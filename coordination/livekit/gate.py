@@ -131,7 +131,7 @@ class AudioGate(io.AudioOutput):
         # The base class may have put a proxy in between: that one is what audio goes to.
         self._next = self.next_in_chain or next_in_chain
         self.gate = gate or Gate()
-        self._stop_listening = self.gate.on_change(self._on_gate_change)
+        self.gate.on_change(self._on_gate_change)
         self._begun: HoldsFloor | None = None
         self._plays_until: float | None = None
         self._resumed = asyncio.Event()
@@ -214,10 +214,6 @@ class AudioGate(io.AudioOutput):
             interrupted=interrupted or cut,
             synchronized_transcript=synchronized_transcript,
         )
-
-    def detach(self) -> None:
-        """Ends the connection with the gate; for a session that replaces its output."""
-        self._stop_listening()
 
     async def _admission(self, duration: float) -> HoldsFloor | None:
         """Waits until a piece of `duration` seconds may pass: the floor is held, no pause, not too far ahead.
