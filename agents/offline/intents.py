@@ -31,7 +31,8 @@ class Intent:
     """Something a caller may want.
 
     `patterns` are searched in the caller's words; any of them is enough. `answer` is said where no tool serves the
-    intent (or where it needs none). `needs` names a tool argument without which `ask` is said instead.
+    intent (or where it needs none). `needs` names a tool argument without which `ask` is said instead. `confirm` is asked
+    before the intent's own tool, the first one, is called: what it does cannot be taken back.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Intent:
     answer: str = ""
     needs: str = ""
     ask: str = ""
+    confirm: str = ""
 
     def matches(self, text: str) -> bool:
         return any(pattern.search(text) for pattern in self.patterns)
@@ -117,6 +119,7 @@ INTENTS: tuple[Intent, ...] = (
         patterns=_any(r"\b(refund|money back|charged? (me )?(twice|too much)|paid (twice|too much))\b"),
         tools=("request_refund", "to_billing"),
         topic="refund",
+        confirm="I am sorry about that. Shall I ask for a refund?",
     ),
     Intent(
         name="balance",
@@ -137,6 +140,7 @@ INTENTS: tuple[Intent, ...] = (
         patterns=_any(
             rf"{_NET}.*{_BAD}",
             rf"{_BAD}.*{_NET}",
+            r"\bno (internet|connection)\b",
             rf"\b(check|test|look at|look into|line check|run a)\b.*{_NET}",
             r"\b(line check|run a test)\b",
             r"\b(have|got|with|calling about|about|is about|what about) (a |my |the |this |that |your )?(new )?"

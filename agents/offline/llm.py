@@ -106,16 +106,21 @@ def _answer(now: Moment, tools: Mapping[str, frozenset[str]]) -> Reply:
     words = clear_part(now.caller).lower().replace("can't", "can not").replace("'", "")
     if not words or (now.confidence < _LEAST_CONFIDENCE and words == now.caller.lower()):
         return Reply(text=_ask_back(now))
-    intent = _intent(words, now.last_said.lower())
+    intent = _intent(words, now.last_said)
     if intent is None:
         return Reply(text=_ask_back(now))
     if intent.name == "repeat" and now.last_said:
         return Reply(text=now.last_said)
-    return _serve(intent, words, tools) or Reply(text=_ask_back(now))
+    return _serve(intent, words, tools, agreed=intent is _offered(now.last_said)) or Reply(text=_ask_back(now))
+
+
+def _offered(last_said: str) -> Intent | None:
+    """What the question offers that was asked last, if it offers anything."""
+    return next((BY_NAME[offer.intent] for offer in OFFERS if offer.question.search(last_said.lower())), None)
 
 
 def _intent(words: str, last_said: str) -> Intent | None:
-    offered = next((BY_NAME[offer.intent] for offer in OFFERS if offer.question.search(last_said)), None)
+    offered = _offered(last_said)
     if offered is not None and offered.needs and time_in(words):
         return offered
     if offered is not None and DECLINE.search(words):
@@ -136,11 +141,13 @@ _DECLINED = Intent(name="declined", answer=f"All right. {ANYTHING_ELSE}")
 _AGREED = Intent(name="agreed", answer="All right. What would you like to know?")
 
 
-def _serve(intent: Intent, words: str, tools: Mapping[str, frozenset[str]]) -> Reply | None:
+def _serve(intent: Intent, words: str, tools: Mapping[str, frozenset[str]], *, agreed: bool) -> Reply | None:
     """The call of the first tool that this agent has for the intent, else its answer; None if it has neither."""
     tool = next((name for name in intent.tools if name in tools), None)
     if tool is None:
         return Reply(text=intent.answer) if intent.answer else None
+    if intent.confirm and tool == intent.tools[0] and not agreed:
+        return Reply(text=intent.confirm)
     known = {
         "summary": f'The caller said: "{words}"',
         "topic": intent.topic,

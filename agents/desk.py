@@ -1,0 +1,60 @@
+"""What the three agents have in common: a prompt in a file, a greeting, and an opening for handed-over calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from livekit.agents import Agent, JobProcess, llm
+
+from agents.offline.language import domain_language
+from agents.providers import describe
+from config import Role, load_settings
+from coordination.livekit import Continuation, CoordinatedServer, CoordinatedSession
+
+logger = logging.getLogger("agents")
+
+
+class DeskAgent(Agent):
+    """An agent with a place in the team. Subclasses say which, and how they open."""
+
+    role: ClassVar[Role]
+    openings: ClassVar[Mapping[str, str]]
+    """What to say first after a handoff, by its topic; "question" is said for topics that are not listed."""
+
+    def __init__(self, *, tools: list[llm.Tool | llm.Toolset], greeting: str) -> None:
+        folder = Path(__file__).with_name(self.role.value)
+        super().__init__(instructions=(folder / "prompt.md").read_text(encoding="utf-8"), tools=tools)
+        self._greeting = greeting
+
+    async def on_enter(self) -> None:
+        """Greets a caller who has not talked to anybody yet."""
+        session = self.session
+        if isinstance(session, CoordinatedSession) and session.handoff is not None:
+            return
+        session.say(self._greeting)
+
+    def opening(self, handoff: Continuation) -> str:
+        """The first words after a handoff. Known beforehand, so that they are rendered before they are needed."""
+        topic = handoff.facts.get("topic")
+        return self.openings.get(str(topic), self.openings["question"])
+
+
+def make_server(role: Role) -> CoordinatedServer:
+    """The server of one role's worker. Says at its start which providers are used."""
+    server = CoordinatedServer(setup_fnc=prepare, preload_modules=["agents.providers", f"agents.{role}.agent"])
+
+    def started(*_: Any) -> None:
+        logger.info("%s worker: %s", role, describe(load_settings()))
+
+    server.on("worker_started", started)
+    return server
+
+
+def prepare(_: JobProcess) -> None:
+    """Runs once in each job process, before it takes a call: what would delay a caller is done here."""
+    settings = load_settings()
+    if settings.key("deepgram") is None:
+        domain_language()

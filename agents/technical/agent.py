@@ -1,0 +1,38 @@
+"""Technical support: lines, routers, outages, technicians."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from livekit.agents import JobContext
+
+from agents.desk import DeskAgent, make_server
+from agents.providers import providers_for
+from agents.technical.tools import TOOLS
+from config import Role, load_settings
+from coordination.livekit import CoordinatedSession
+
+server = make_server(Role.TECHNICAL)
+
+
+class Technical(DeskAgent):
+    """Measures lines and sends technicians."""
+
+    role = Role.TECHNICAL
+    openings: ClassVar[Mapping[str, str]] = {
+        "line": "This is technical support. I hear that your connection makes trouble. Shall I check your line?",
+        "outage": "This is technical support. I know of no outage in your area. Shall I check your line?",
+        "technician": "This is technical support. I hear that you need a technician. When would it suit you?",
+        "question": "This is technical support. My colleague told me why you are calling. Shall I check your line?",
+    }
+
+
+@server.rtc_session(agent_name=Role.TECHNICAL.value)
+async def technical(ctx: JobContext) -> None:
+    settings = load_settings()
+    providers = providers_for(Role.TECHNICAL, settings)
+    ctx.add_shutdown_callback(providers.aclose)
+    session = CoordinatedSession[None](ctx, **providers.session_options())
+    agent = Technical(tools=list(TOOLS), greeting=settings.agents.technical.greeting)
+    await session.start(agent=agent, room=ctx.room)
