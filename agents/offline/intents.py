@@ -31,8 +31,8 @@ class Intent:
     """Something a caller may want.
 
     `patterns` are searched in the caller's words; any of them is enough. `answer` is said where no tool serves the
-    intent (or where it needs none). `needs` names a tool argument without which `ask` is said instead. `confirm` is asked
-    before the intent's own tool, the first one, is called: what it does cannot be taken back.
+    intent (or where it needs none). `needs` names a tool argument without which `ask` is said instead. `confirm` is
+    asked before the intent's own tool, the first one, is called: what it does cannot be taken back.
     """
 
     name: str

@@ -21,7 +21,7 @@ class Receptionist(DeskAgent):
 
     role = Role.RECEPTIONIST
     openings: ClassVar[Mapping[str, str]] = {
-        "technician": "You are back at the reception, and your appointment is noted. Is there anything else that I can do?",
+        "technician": "You are back at the reception; your appointment is noted. Is there anything else that I can do?",
         "question": "You are back at the reception. Is there anything else that I can do?",
     }
 
