@@ -9,6 +9,16 @@ class DevError(CoordinationError):
     """Base of what the development stack raises."""
 
 
+class NoSuchAgent(DevError, ValueError):
+    """What was given as an agent is neither a file nor a module."""
+
+    def __init__(self, target: str, why: str) -> None:
+        self.target = target
+        super().__init__(
+            f"There is no agent {target}: {why}. Give a Python file, a folder with an agent.py, or a module."
+        )
+
+
 class ComponentMissing(DevError):
     """A program or package that the stack needs is not on this machine."""
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from coordination.dev.errors import DevError
+from coordination.dev.errors import NoSuchAgent
 
 
 def is_path(target: str) -> bool:
@@ -15,13 +15,13 @@ def is_path(target: str) -> bool:
 
 
 def check_path(target: str) -> None:
-    """Raises `DevError` for a path where no agent is. Modules are not looked up: that would import them."""
+    """Raises `NoSuchAgent` for a path where no agent is. Modules are not looked up: that would import them."""
     if is_path(target):
         _file_at(target)
 
 
 def agent_file(target: str) -> Path:
-    """The agent's file. Imports the packages around a module. Raises `DevError` when there is none."""
+    """The agent's file. Imports the packages around a module. Raises `NoSuchAgent` when there is none."""
     if is_path(target):
         return _file_at(target)
     try:
@@ -29,7 +29,7 @@ def agent_file(target: str) -> Path:
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        raise DevError(f"There is no agent {target}: no such file, and no module of that name in {Path.cwd()}.")
+        raise NoSuchAgent(target, f"there is no such file, and no module of that name in {Path.cwd()}")
     return Path(spec.origin)
 
 
@@ -38,5 +38,5 @@ def _file_at(target: str) -> Path:
     if path.is_dir():
         path = path / "agent.py"
     if not path.is_file():
-        raise DevError(f"There is no agent at {path}: give a Python file, a folder with an agent.py, or a module.")
+        raise NoSuchAgent(target, f"{path} does not exist")
     return path.resolve()

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DevError, CLIError) as fault:
         print(f"{options.target}: {fault}", file=sys.stderr)
         return 2
+    except Exception as fault:  # noqa: BLE001 - the agent's own module may raise anything
+        _print_own_frames(fault, Path(options.target).stem)
+        return 1
     server.update_options(
         num_idle_processes=options.idle_processes,
         drain_timeout=options.drain_timeout,
@@ -72,6 +76,14 @@ def _import_server(file: Path) -> AgentServer:
     data = get_import_data(path=file)
     module = importlib.import_module(data.module_data.module_import_str)
     return getattr(module, data.app_name)
+
+
+def _print_own_frames(fault: Exception, stem: str) -> None:
+    """The traceback from the agent's file on; how it came to be imported tells its author nothing."""
+    frame = fault.__traceback__
+    while frame is not None and Path(frame.tb_frame.f_code.co_filename).stem != stem:
+        frame = frame.tb_next
+    traceback.print_exception(fault.with_traceback(frame or fault.__traceback__))
 
 
 def _load(server: AgentServer) -> float:

@@ -1,0 +1,25 @@
+"""`baton rooms`: the rooms that are open, and who has the floor in them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+from coordination.cli.options import Json, livekit
+from coordination.cli.output import ago, print_json, print_table
+
+
+def rooms(json: Json = False) -> None:
+    """List the open rooms, with the role that has the floor as the room's record says. Needs LIVEKIT_URL."""
+    from coordination.dev.directory import list_rooms
+
+    found = asyncio.run(list_rooms(livekit()))
+    if json:
+        print_json([asdict(room) for room in found])
+        return
+    rows = [
+        (room.name, room.sid, room.tenant, room.participants, room.role, room.fence, ago(room.opened_at))
+        for room in found
+    ]
+    columns = ("room", "sid", "tenant", "participants", "floor", "fence", "opened")
+    print_table("", columns, rows, empty="No room is open.")
