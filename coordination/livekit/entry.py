@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import cast
+from typing import Any, cast
 
 from livekit import rtc
 from livekit.agents import Agent, tts
@@ -76,7 +76,7 @@ class Continuation:
 class Opening:
     """The first sentence of an agent that takes over, rendered before it is needed."""
 
-    def __init__(self, text: str, voice: tts.TTS | None) -> None:
+    def __init__(self, text: str, voice: tts.TTS[Any] | None) -> None:
         self.text = text
         self._frames: list[rtc.AudioFrame] = []
         self._rendered = asyncio.Event()
@@ -99,7 +99,7 @@ class Opening:
         if self._task is not None:
             self._task.cancel()
 
-    async def _render(self, voice: tts.TTS) -> None:
+    async def _render(self, voice: tts.TTS[Any]) -> None:
         async with voice.synthesize(self.text) as speech:
             async for piece in speech:
                 self._frames.append(piece.frame)

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 HEAD_START = timedelta(milliseconds=30)
 """A note goes through the media server, the grant through Redis: the new agent must know of an open utterance first.
 It costs nothing, for it is the caller who speaks."""
-LOOK_EVERY = timedelta(milliseconds=20)
+LOOK_EVERY = timedelta(milliseconds=5)
 """How often the turn boundary is looked for: the framework reports most of its states, not all."""
 
 

@@ -72,7 +72,7 @@ class History:
 
         Returns the turns that were added. May be called again: nothing is added twice.
         """
-        new = unseen(await self._turns.read(), self._mine | self._added if self._added else self._mine)
+        new = unseen(await self._turns.read(), {*self._mine, *self._added})
         self._added.update(turn.id for turn in new)
         if not new and continuation is None:
             return []

@@ -15,7 +15,7 @@ from coordination.livekit.dispatch import DispatchMetadata
 from coordination.livekit.envelope import open_envelope
 from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
 from coordination.livekit.linking import find_caller
-from coordination.livekit.process import process_coordinator
+from coordination.livekit.process import shared_coordinator
 from coordination.livekit.record import SessionRecord
 from coordination.livekit.silence import RoomSilencer
 from coordination.settings import CoordinatorSettings
@@ -99,7 +99,7 @@ async def take_seat(
     plan = plan_join(ctx, policy)
     sid = await ctx.room.sid
     async with AsyncExitStack() as stack:
-        coordinator = await stack.enter_async_context(process_coordinator(settings))
+        coordinator = await stack.enter_async_context(shared_coordinator(ctx, settings))
         silencer = RoomSilencer(ctx.api, ctx.room.name)
         stack.push_async_callback(silencer.aclose)
         room = coordinator.room(sid, tenant=plan.tenant, silencer=silencer)

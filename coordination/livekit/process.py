@@ -1,9 +1,9 @@
-"""The coordinator of a process: opened by the first session that needs it, closed after the last one has left."""
+"""The coordinator of a job: opened by the first session that needs it, closed after the last one has left."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -19,17 +19,18 @@ class _Shared:
     users: int = 0
 
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
-"""By event loop: jobs that run as threads of one process each have a loop of their own."""
+_shared: WeakKeyDictionary[object, _Shared] = WeakKeyDictionary()
+"""By owner: a job's context, or a worker. LiveKit runs each job in a process of its own; where it runs them as threads
+of one process, or a test runs several in one loop, each still has its own, and can end without the others."""
 
 
 @asynccontextmanager
-async def process_coordinator(settings: CoordinatorSettings) -> AsyncIterator[Coordinator]:
-    """The one coordinator of this process and loop. `settings` count for whoever opens it.
+async def shared_coordinator(owner: object, settings: CoordinatorSettings) -> AsyncGenerator[Coordinator]:
+    """The one coordinator of `owner`, which must be weakly referable. `settings` count for whoever opens it.
 
     Raises what `Coordinator.open` raises: `InvalidSettings` without a URL, `StoreError` if Redis cannot be used.
     """
-    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
+    shared = _shared.setdefault(owner, _Shared())
     async with shared.lock:
         if shared.coordinator is None:
             shared.coordinator = await Coordinator.open(settings=settings)

@@ -26,7 +26,7 @@ from coordination.livekit.seat import Seat
 from coordination.livekit.standby import Stage
 from coordination.livekit.tracks import VOICE_TRACK, TrackGate, check_outputs
 from coordination.livekit.turnlog import SpokenText
-from coordination.livekit.utterance import UtteranceTracker
+from coordination.livekit.utterance import UtteranceTracker, on_session
 from coordination.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
@@ -136,8 +136,8 @@ class CoordinatedSession(AgentSession[UserdataT]):
         await super().start(self._stage.standby, **options)
         voice = options["room_options"].get_audio_output_options()
         self._guard_outputs(self.seat, voice=voice.track_name if voice and voice.track_name else VOICE_TRACK)
-        self.on("close", self._on_close)
-        self.on("conversation_item_added", self._on_item)
+        on_session(self, "close", self._on_close)
+        on_session(self, "conversation_item_added", self._on_item)
         await self.seat.begin()
         return None
 
@@ -173,6 +173,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """Logs caller turns that come on another way than by voice."""
         item = event.item
         if self.seat is not None and isinstance(item, llm.ChatMessage) and item.role == "user":
+            self.utterance.completed()
             self.seat.turns.caller(item)
 
     def _on_close(self, _: object) -> None:
@@ -344,7 +345,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
             if isinstance(provider, llm.LLM | speech_to_text.STT | tts.TTS):
                 provider.prewarm()
 
-    def renderer_for(self, agent: Agent) -> tts.TTS | None:
+    def renderer_for(self, agent: Agent) -> tts.TTS[Any] | None:
         """The synthesiser that would speak for `agent`; None if the agent synthesises in a way of its own."""
         if type(agent).tts_node is not Agent.tts_node:
             return None

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession, UserInputTranscribedEvent, UserStateChangedEvent
+from livekit.agents.voice.events import EventTypes
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coordination.livekit.identity import is_agent
+from coordination.livekit.room_events import on_room
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,12 @@ FINISHED_WITHIN = timedelta(seconds=30)
 """The longest that an utterance is waited for; then the new agent listens for itself."""
 
 
+def on_session(session: AgentSession[Any], event: EventTypes, handler: Callable[..., None]) -> None:
+    """Calls `handler` for each `event` of the session, for as long as it lives."""
+    emitter: Any = session  # The SDK leaves the callbacks of its emitter untyped.
+    emitter.on(event, handler)
+
+
 class UtteranceTracker:
     """Whether the caller is in the middle of something, by the session's own events.
 
@@ -42,7 +51,7 @@ class UtteranceTracker:
     come. Errs on the side of true.
     """
 
-    def __init__(self, session: AgentSession) -> None:
+    def __init__(self, session: AgentSession[Any]) -> None:
         self._speaking = False
         self._words = False
         self._ended: float | None = None
@@ -50,8 +59,8 @@ class UtteranceTracker:
         self.began: float | None = None
         """`time.time()` at which the open utterance began, as far as known."""
         self.changed = asyncio.Event()
-        session.on("user_state_changed", self._on_state)
-        session.on("user_input_transcribed", self._on_words)
+        on_session(session, "user_state_changed", self._on_state)
+        on_session(session, "user_input_transcribed", self._on_words)
 
     @property
     def open(self) -> bool:
@@ -60,7 +69,7 @@ class UtteranceTracker:
         return self._ended is not None and time.time() - self._ended < UNDECIDED.total_seconds()
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> Generator[None]:
         """While the session decides on its reply to a completed turn: nobody speaks yet, but somebody is about to."""
         self._answering += 1
         try:
@@ -126,7 +135,7 @@ async def tell(room: rtc.Room, to: str, note: UtteranceNote) -> None:
         await room.local_participant.publish_data(
             note.model_dump_json(), reliable=True, destination_identities=[to], topic=TOPIC
         )
-    except rtc.PublishDataError:
+    except rtc.participant.PublishDataError:
         logger.warning("an utterance could not be announced to the next agent")
 
 
@@ -144,8 +153,7 @@ def on_note(room: rtc.Room, listener: Callable[[UtteranceNote], None]) -> Callab
         if note.v == 1:
             listener(note)
 
-    room.on("data_received", received)
-    return lambda: room.off("data_received", received)
+    return on_room(room, "data_received", received)
 
 
 class CarriedUtterance:

@@ -7,14 +7,14 @@ Liveness stays LiveKit's (`GET /` on its health port) and does not depend on Red
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from coordination.errors import CoordinationError, InvalidSettings
-from coordination.livekit.process import process_coordinator
+from coordination.livekit.process import shared_coordinator
 from coordination.settings import CoordinatorSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class WorkerHttp:
     """`GET /ready` and `GET /metrics`."""
 
     @asynccontextmanager
-    async def running(self, server: CoordinatedServer) -> AsyncIterator[None]:
+    async def running(self, server: CoordinatedServer) -> AsyncGenerator[None]:
         port = _port()
         if port is None:
             yield
@@ -63,7 +63,7 @@ class _Readiness:
         settings = CoordinatorSettings()
         if settings.coordination == "on":
             try:
-                async with process_coordinator(settings) as coordinator:
+                async with shared_coordinator(self._server, settings) as coordinator:
                     await coordinator.ping()
             except CoordinationError as fault:
                 faults.append(str(fault))

@@ -155,8 +155,10 @@ class Team:
     async def words_of_agents(self) -> list[tuple[str, str]]:
         return [(turn.role, turn.text) for turn in await self.turns() if turn.speaker is Speaker.AGENT]
 
-    def silent(self, *, for_: float = 0.6) -> bool:
-        return not any(self.caller.ears.hears(player.identity, within=for_) for player in self.players.values())
+    def silent(self, *, for_: float = 0.4) -> bool:
+        """Nobody was heard for a moment, and nobody is about to speak."""
+        heard = any(self.caller.ears.hears(player.identity, within=for_) for player in self.players.values())
+        return not heard and all(player.session.current_speech is None for player in self.players.values())
 
     async def quiet(self, *, within: float = 8.0) -> None:
         """Returns when nobody has been heard for a moment."""

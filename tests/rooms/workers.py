@@ -1,0 +1,191 @@
+"""Real worker processes for tests of what becomes of a call when one of them is killed or stopped.
+
+`python -m tests.rooms.workers ROLE` is the worker; `WorkerProcess` starts one and knows the processes of its jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from livekit.agents import Agent, JobContext, RunContext, cli, function_tool, llm
+
+from coordination.livekit import CoordinatedServer, CoordinatedSession, handoff_to
+from tests.rooms.providers import Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, last_user_text
+
+ROLE = os.environ.get("TEST_ROLE", "receptionist")
+ROLES = ("receptionist", "billing", "technical")
+DIES_AT = os.environ.get("TEST_DIES_AT", "")
+"""Where the agent's process kills itself: `prepare` (asked for its opening) or `open` (its `on_enter`)."""
+LONG = " ".join(["long"] * 60)
+"""Seven seconds of speech: somebody to be stopped in mid-sentence."""
+
+server = CoordinatedServer(host="127.0.0.1", num_idle_processes=1)
+
+
+def rule(chat: llm.ChatContext) -> Reply:
+    text = last_user_text(chat)
+    for role in ROLES:
+        if role in text.split() and role != ROLE:
+            return Reply(tool="transfer", arguments=json.dumps({"role": role}))
+    if "more" in text.split():
+        return Reply(text=LONG)
+    return Reply(text=f"{ROLE} heard {text}" if text else f"{ROLE} goes on")
+
+
+class WorkerAgent(Agent):
+    def __init__(self) -> None:
+        super().__init__(instructions=f"You are {ROLE}.")
+
+    async def opening(self, handoff: object) -> str | None:
+        if DIES_AT == "prepare":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    async def on_enter(self) -> None:
+        self.session.say(f"hello from {ROLE}")
+
+    @function_tool
+    async def transfer(self, context: RunContext[Any], role: str) -> str | None:
+        """Hands the caller over."""
+        return await handoff_to(context, role, summary=f"wants {role}")
+
+
+@server.rtc_session(agent_name=ROLE)
+async def entrypoint(ctx: JobContext) -> None:
+    session = CoordinatedSession[None](
+        ctx,
+        stt=ToneSTT(),
+        llm=RuleLLM(rule),
+        tts=ToneTTS(pitch=700.0 + 250.0 * ROLES.index(ROLE)),
+        vad=ToneVAD(),
+        turn_handling={
+            "turn_detection": "vad",
+            "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
+            "interruption": {"mode": "vad"},
+        },
+    )
+    await session.start(agent=WorkerAgent(), room=ctx.room)
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One worker; `environment` holds LiveKit's variables and Baton's. Registered when `start` returns."""
+
+    role: str
+    environment: Mapping[str, str]
+    folder: Path
+    dies_at: str = ""
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> WorkerProcess:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        environment = {
+            **os.environ,
+            **self.environment,
+            "TEST_ROLE": self.role,
+            "TEST_DIES_AT": self.dies_at,
+            "BATON_HTTP_PORT": str(self.port),
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.rooms.workers", "start", "--log-level", "info"],
+                cwd=Path(__file__).parents[2],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.role}.log"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker says so itself."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=1.0) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    @property
+    def job_processes(self) -> list[int]:
+        """The processes that have a connection of a job or wait for one: all that the worker started."""
+        assert self._process is not None
+        return _descendants(self._process.pid)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Sends a signal to the worker and every process of it, the worker first."""
+        assert self._process is not None
+        for pid in [self._process.pid, *self.job_processes]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def kill(self) -> None:
+        """Ends all at once, as a host does that loses its power."""
+        self.signal_all(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(timeout=10)
+
+    def stop(self) -> None:
+        """Ends the worker at the end of the test, whatever became of it."""
+        if self._process is not None and self._process.poll() is None:
+            descendants = self.job_processes
+            self._process.kill()
+            self._process.wait(timeout=10)
+            for pid in descendants:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+
+def _descendants(root: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(status.rsplit(")", 1)[1].split()[1])
+    found: list[int] = []
+    for pid in parents:
+        ancestor: int | None = pid
+        while ancestor in parents and ancestor != root:
+            ancestor = parents[ancestor]
+        if ancestor == root and pid != root:
+            found.append(pid)
+    return found
+
+
+def wait_until_ready(workers: list[WorkerProcess], *, within: float = 30.0) -> None:
+    deadline = time.monotonic() + within
+    for worker in workers:
+        while not worker.ready:
+            assert time.monotonic() < deadline, f"{worker.role} is not ready: {worker.log.read_text()[-3000:]}"
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    # The module under its own name: job processes import the entrypoint from there.
+    from tests.rooms.workers import server as worker
+
+    cli.run_app(worker)
