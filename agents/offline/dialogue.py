@@ -33,7 +33,9 @@ def moment(chat: llm.ChatContext) -> Moment:
     items = chat.items
     last_agent = max((i for i, item in enumerate(items) if _is(item, "assistant")), default=-1)
     open_items = items[last_agent + 1 :]
-    asked = [item for item in open_items if isinstance(item, llm.ChatMessage) and item.role == "user"]
+    # Words that led to a tool call have had their reaction; what is said after it stands for itself.
+    acted = max((i for i, item in enumerate(open_items) if isinstance(item, llm.FunctionCall)), default=-1)
+    asked = [item for item in open_items[acted + 1 :] if isinstance(item, llm.ChatMessage) and item.role == "user"]
     instruction = _instruction(open_items)
     result = _result(items, open_items, instruction)
     if result is not None and asked and items.index(asked[-1]) > items.index(result):
