@@ -173,8 +173,13 @@ class Seat:
             return
         if entry.kind is EntryKind.TAKEOVER and not await self.others_spoke():
             entry.kind = EntryKind.RESUMED if self.held_before else EntryKind.FRESH
-        await self._catch_up(entry.continuation)
-        self.session.come_on(lease, entry)
+        if entry.opening is not None and entry.opening.ready:
+            # What is rendered needs no model, so it need not wait for the history either.
+            self.session.come_on(lease, entry)
+            self.spawn(self._catch_up(entry.continuation), "read the conversation so far")
+        else:
+            await self._catch_up(entry.continuation)
+            self.session.come_on(lease, entry)
         self.held_before = True
         self.spawn(self._tell(lease), "announce the grant")
 

@@ -6,9 +6,10 @@ Liveness stays LiveKit's (`GET /` on its health port) and does not depend on Red
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from coordination.settings import CoordinatorSettings
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from coordination.coordinator import Coordinator
     from coordination.livekit.server import CoordinatedServer
 
 HOST, PORT = "BATON_HTTP_HOST", "BATON_HTTP_PORT"
@@ -34,15 +36,14 @@ class WorkerHttp:
         if port is None:
             yield
             return
-        app = web.Application()
-        app.add_routes([web.get("/ready", _Readiness(server)), web.get("/metrics", _metrics)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
+        async with AsyncExitStack() as held:
+            app = web.Application()
+            app.add_routes([web.get("/ready", _Readiness(server, held)), web.get("/metrics", _metrics)])
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            held.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, os.environ.get(HOST) or "127.0.0.1", port).start()
             yield
-        finally:
-            await runner.cleanup()
 
     async def drain(self) -> None:
         """Nothing to do: readiness looks at the worker itself."""
@@ -51,8 +52,10 @@ class WorkerHttp:
 class _Readiness:
     """200 while the worker can take part in a call, else 503 with the reasons."""
 
-    def __init__(self, server: CoordinatedServer) -> None:
-        self._server = server
+    def __init__(self, server: CoordinatedServer, held: AsyncExitStack) -> None:
+        self._server, self._held = server, held
+        self._opening = asyncio.Lock()
+        self._coordinator: Coordinator | None = None
 
     async def __call__(self, _: web.Request) -> web.Response:
         faults: list[str] = []
@@ -60,15 +63,23 @@ class _Readiness:
             faults.append("not registered with LiveKit")
         if self._server.draining:
             faults.append("draining")
-        settings = CoordinatorSettings()
-        if settings.coordination == "on":
-            try:
-                async with shared_coordinator(self._server, settings) as coordinator:
-                    await coordinator.ping()
-            except CoordinationError as fault:
-                faults.append(str(fault))
+        try:
+            await self._ask_redis()
+        except CoordinationError as fault:
+            faults.append(str(fault))
         answer = {"ready": not faults, "worker": self._server.worker_id, "faults": faults}
         return web.json_response(answer, status=503 if faults else 200)
+
+    async def _ask_redis(self) -> None:
+        """Over one connection that is opened with the first question and closed with the worker."""
+        settings = CoordinatorSettings()
+        if settings.coordination == "off":
+            return
+        async with self._opening:
+            if self._coordinator is None:
+                opened = shared_coordinator(self._server, settings)
+                self._coordinator = await self._held.enter_async_context(opened)
+        await self._coordinator.ping()
 
 
 async def _metrics(_: web.Request) -> web.Response:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ DIES_AT = os.environ.get("TEST_DIES_AT", "")
 LONG = " ".join(["long"] * 60)
 """Seven seconds of speech: somebody to be stopped in mid-sentence."""
 
-server = CoordinatedServer(host="127.0.0.1", num_idle_processes=1)
+server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1)
 
 
 def rule(chat: llm.ChatContext) -> Reply:
@@ -50,6 +52,8 @@ class WorkerAgent(Agent):
     async def opening(self, handoff: object) -> str | None:
         if DIES_AT == "prepare":
             os.kill(os.getpid(), signal.SIGKILL)
+        # So long that a caller can begin to speak before the agent is ready.
+        await asyncio.sleep(0.6)
         return None
 
     async def on_enter(self) -> None:
@@ -58,11 +62,12 @@ class WorkerAgent(Agent):
     @function_tool
     async def transfer(self, context: RunContext[Any], role: str) -> str | None:
         """Hands the caller over."""
-        return await handoff_to(context, role, summary=f"wants {role}")
+        return await handoff_to(context, role, summary=f"wants {role}", deadline=timedelta(seconds=3))
 
 
 @server.rtc_session(agent_name=ROLE)
 async def entrypoint(ctx: JobContext) -> None:
+    (Path(os.environ["TEST_FOLDER"]) / f"{ctx.room.name}.{ROLE}").write_text(f"{os.getpid()} {ctx.job.id}")
     session = CoordinatedSession[None](
         ctx,
         stt=ToneSTT(),
@@ -98,6 +103,7 @@ class WorkerProcess:
             **self.environment,
             "TEST_ROLE": self.role,
             "TEST_DIES_AT": self.dies_at,
+            "TEST_FOLDER": str(self.folder),
             "BATON_HTTP_PORT": str(self.port),
         }
         with self.log.open("ab") as log:
@@ -123,26 +129,16 @@ class WorkerProcess:
         except OSError:
             return False
 
+    def job(self, room: str) -> tuple[int, str]:
+        """The process and the id of this worker's job in a room."""
+        pid, job = (self.folder / f"{room}.{self.role}").read_text().split()
+        return int(pid), job
+
     @property
     def job_processes(self) -> list[int]:
         """The processes that have a connection of a job or wait for one: all that the worker started."""
         assert self._process is not None
         return _descendants(self._process.pid)
-
-    def signal_all(self, number: signal.Signals) -> None:
-        """Sends a signal to the worker and every process of it, the worker first."""
-        assert self._process is not None
-        for pid in [self._process.pid, *self.job_processes]:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
-
-    def kill(self) -> None:
-        """Ends all at once, as a host does that loses its power."""
-        self.signal_all(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait(timeout=10)
 
     def stop(self) -> None:
         """Ends the worker at the end of the test, whatever became of it."""
@@ -176,12 +172,12 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
-def wait_until_ready(workers: list[WorkerProcess], *, within: float = 30.0) -> None:
+def wait_until_ready(workers: list[WorkerProcess], *, within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     for worker in workers:
         while not worker.ready:
             assert time.monotonic() < deadline, f"{worker.role} is not ready: {worker.log.read_text()[-3000:]}"
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":
