@@ -26,6 +26,8 @@ from coordination.dev.workers import REGISTER_WITHIN, WorkerProcess, WorkerSpec
 
 STOP_WITHIN = timedelta(seconds=8)
 """For the workers to leave their rooms; a development stack has no call that is worth more."""
+_GIVE_UP_WITHIN = timedelta(seconds=1)
+"""For the workers of a start that failed: they have no calls, and one that is half started does not listen."""
 _WATCH_EVERY = 0.2
 
 
@@ -120,13 +122,13 @@ class DevStack:
             await self._start_servers()
             await self._start_workers()
         except BaseException:
-            await self._end(keep_logs=True)
+            await self._end(keep_logs=True, within=_GIVE_UP_WITHIN)
             raise
         return self
 
     async def stop(self) -> None:
         """Workers first, so that agents leave their rooms; then the servers. Can be called more than once."""
-        await self._end(keep_logs=False)
+        await self._end(keep_logs=False, within=self._stop_within)
 
     async def run(self) -> None:
         """Watches until it is cancelled. Raises `ComponentFailed` as soon as a part has ended by itself."""
@@ -190,9 +192,9 @@ class DevStack:
         await worker.register(within=self._register_within)
         self._progress(f"Worker {worker.name} is registered (pid {worker.pid}, role {worker.role or 'any'})")
 
-    async def _end(self, *, keep_logs: bool) -> None:
+    async def _end(self, *, keep_logs: bool, within: timedelta) -> None:
         try:
-            await asyncio.gather(*(worker.stop(within=self._stop_within) for worker in self.workers))
+            await asyncio.gather(*(worker.stop(within=within) for worker in self.workers))
         finally:
             for worker in self.workers:
                 worker.kill()
