@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from livekit.agents import Agent, JobProcess, llm
+from livekit.agents import Agent, AgentSession, JobProcess, UserStateChangedEvent, llm
 
 from agents.offline.language import domain_language
 from agents.providers import describe
@@ -15,6 +15,9 @@ from config import Role, load_settings
 from coordination.livekit import Continuation, CoordinatedServer, CoordinatedSession
 
 logger = logging.getLogger("agents")
+
+
+ARE_YOU_THERE = "Are you still there? Take your time, I am listening."
 
 
 class DeskAgent(Agent):
@@ -40,6 +43,16 @@ class DeskAgent(Agent):
         """The first words after a handoff. Known beforehand, so that they are rendered before they are needed."""
         topic = handoff.facts.get("topic")
         return self.openings.get(str(topic), self.openings["question"])
+
+
+def ask_whether_there(session: AgentSession[Any]) -> None:
+    """Lets the session ask a caller who has been silent for long whether they are there, once per silence."""
+
+    def changed(event: UserStateChangedEvent) -> None:
+        if event.new_state == "away":
+            session.say(ARE_YOU_THERE)
+
+    session.on("user_state_changed", changed)
 
 
 def make_server(role: Role) -> CoordinatedServer:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from livekit.agents import JobContext
 
 from agents.billing.tools import TOOLS
-from agents.desk import DeskAgent, make_server
+from agents.desk import DeskAgent, ask_whether_there, make_server
 from agents.providers import providers_for
 from config import Role, load_settings
 from coordination.livekit import CoordinatedSession
@@ -35,4 +35,5 @@ async def billing(ctx: JobContext) -> None:
     ctx.add_shutdown_callback(providers.aclose)
     session = CoordinatedSession[None](ctx, **providers.session_options())
     agent = Billing(tools=list(TOOLS), greeting=settings.agents.billing.greeting)
+    ask_whether_there(session)
     await session.start(agent=agent, room=ctx.room)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from livekit.agents import JobContext
 
-from agents.desk import DeskAgent, make_server
+from agents.desk import DeskAgent, ask_whether_there, make_server
 from agents.providers import providers_for
 from agents.receptionist.tools import TOOLS
 from config import Role, load_settings
@@ -33,4 +33,5 @@ async def receptionist(ctx: JobContext) -> None:
     ctx.add_shutdown_callback(providers.aclose)
     session = CoordinatedSession[None](ctx, **providers.session_options())
     agent = Receptionist(tools=list(TOOLS), greeting=settings.agents.receptionist.greeting)
+    ask_whether_there(session)
     await session.start(agent=agent, room=ctx.room)
