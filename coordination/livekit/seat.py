@@ -32,6 +32,7 @@ from coordination.livekit.target import Target
 from coordination.livekit.turnlog import TurnWriter
 from coordination.room.members import MemberState
 from coordination.room.roster import AgentRemoved, Membership
+from coordination.room.turns import Speaker
 
 if TYPE_CHECKING:
     from coordination.coordinator import Room
@@ -62,7 +63,6 @@ class Seat:
         self.lease: Lease | None = None
         self.departure: Departure | None = None
         """The handoff that this agent is making, while it is under way."""
-        self.held_before = False
         self.record = RoomRecord(ctx.api, ctx.room.name)
         self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
         self.silencer = silencer
@@ -171,8 +171,8 @@ class Seat:
         if lease.reason is not None:
             self._on_lost(lease)
             return
-        if entry.kind is EntryKind.TAKEOVER and not await self.others_spoke():
-            entry.kind = EntryKind.RESUMED if self.held_before else EntryKind.FRESH
+        if entry.kind is EntryKind.TAKEOVER:
+            entry.kind = await self._kind_of_return()
         if entry.opening is not None and entry.opening.ready:
             # What is rendered needs no model, so it need not wait for the history either.
             self.session.come_on(lease, entry)
@@ -180,13 +180,18 @@ class Seat:
         else:
             await self._catch_up(entry.continuation)
             self.session.come_on(lease, entry)
-        self.held_before = True
         self.spawn(self._tell(lease), "announce the grant")
 
-    async def others_spoke(self) -> bool:
-        """Whether the caller has heard an agent before: an opening must not be a greeting then."""
-        turns = await self.room.turns.read()
-        return any(turn.id not in self.turns.mine for turn in turns) or bool(turns)
+    async def _kind_of_return(self) -> EntryKind:
+        """How the caller experiences an agent that steps in: as the first voice, as the same one, or as another."""
+        try:
+            spoken = [turn for turn in await self.room.turns.read() if turn.speaker is Speaker.AGENT]
+        except CoordinationError as fault:
+            logger.warning("the turn log could not be read: %s", fault)
+            return EntryKind.TAKEOVER
+        if not spoken:
+            return EntryKind.FRESH
+        return EntryKind.RESUMED if spoken[-1].id in self.turns.mine else EntryKind.TAKEOVER
 
     async def _catch_up(self, continuation: Continuation | None) -> None:
         try:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from livekit import rtc
 
+from coordination.handoff.protocol import HandoffState
 from coordination.ids import AgentId
 from coordination.leases.lease import Lease
 from coordination.livekit.entry import Continuation, Entry, EntryKind
@@ -67,17 +70,21 @@ class Succession:
         states = self._seat.room.floor.watch()
         following: asyncio.Task[FloorState] | None = None
         state = await anext(states)
+        due = await self._due(state)
         try:
             while True:
-                following = following or asyncio.create_task(anext_of(states), name="baton: next state of the floor")
-                patience = await self._patience(state)
-                await asyncio.wait([following], timeout=patience)
+                following = following or asyncio.create_task(_next(states), name="baton: next state of the floor")
+                await asyncio.wait([following], timeout=max(0.0, due - time.monotonic()))
                 if following.done():
-                    state, following = following.result(), None
+                    newer, following = following.result(), None
+                    if newer.holder is not None or newer.fence != state.fence:
+                        due = await self._due(newer)
+                    state = newer
                     continue
                 state = await self._seat.room.floor.state()
                 if self._vacant(state):
                     await self._step_in(state)
+                due = await self._due(state)
         finally:
             if following is not None:
                 following.cancel()
@@ -88,10 +95,10 @@ class Succession:
             return not state.queue
         return state.expires_in is not None and state.expires_in <= timedelta(0)
 
-    async def _patience(self, state: FloorState) -> float:
-        """Seconds until it is this agent's turn to look whether the floor is vacant."""
+    async def _due(self, state: FloorState) -> float:
+        """When it is this agent's turn to look whether the floor is vacant, on the monotonic clock."""
         wait = FREE_FOR if state.holder is None else max(state.expires_in or timedelta(0), timedelta(0))
-        return (wait + await self._rank() * APART).total_seconds() + 0.01
+        return time.monotonic() + (wait + await self._rank() * APART).total_seconds() + 0.01
 
     async def _rank(self) -> int:
         if self._seat.target.ready:
@@ -113,6 +120,7 @@ class Succession:
             logger.info("the holder of the floor is gone; stepping in")
             await seat.room.roster.remove(state.holder, reason="its lease of the floor expired")
         await self._hold(lease, state)
+        await self._withdraw_offer()
 
     async def _hold(self, lease: Lease, state: FloorState) -> None:
         entry = self._seat.target.entry_after_loss()
@@ -120,6 +128,12 @@ class Succession:
             story = Continuation(kind=EntryKind.TAKEOVER, from_role=state.role, reason="the agent is gone")
             entry = Entry(kind=EntryKind.TAKEOVER, continuation=story)
         await self._seat.hold(lease, entry)
+
+    async def _withdraw_offer(self) -> None:
+        """An offer of the old holder has nobody left to commit it, and would be in the way of the next one."""
+        handoff = await self._seat.room.handoffs.current()
+        if handoff is not None and handoff.state not in (HandoffState.COMMITTED, HandoffState.ABORTED):
+            await self._seat.room.handoffs.abort(handoff.id, reason="the agent that offered it is gone")
 
     async def _accept_grant(self) -> None:
         seat = self._seat
@@ -130,6 +144,6 @@ class Succession:
         await seat.hold(lease, Entry(kind=EntryKind.TAKEOVER, continuation=story))
 
 
-async def anext_of(states: object) -> FloorState:
+async def _next(states: AsyncIterator[FloorState]) -> FloorState:
     """`anext` as a coroutine, so that it can be a task."""
-    return await anext(states)  # type: ignore[arg-type]
+    return await anext(states)

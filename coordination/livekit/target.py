@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from coordination.errors import HandoffError
+from coordination.errors import CoordinationError, HandoffError
 from coordination.handoff.protocol import Handoff, HandoffState
 from coordination.leases.lease import Lease
 from coordination.livekit.entry import Continuation, Entry, EntryKind, Opening, opening_of
@@ -78,17 +78,40 @@ class Target:
             logger.debug("another agent took the offer, or it is gone: %s", refusal)
             return None
         self.carried = CarriedUtterance(handoff.id)
+        granted = asyncio.create_task(self._get_ready(handoff), name="baton: get ready for the floor")
+        aborted = asyncio.create_task(self._aborted(handoff), name="baton: follow the handoff")
+        lease: Lease | None = None
         try:
-            self._entry = await self._prepare(handoff)
-            request_id = await self._seat.room.handoffs.ready(handoff.id, agent=self._seat.agent)
-            self.ready = True
-            return await self._granted(handoff, request_id)
-        except HandoffError as refusal:
-            logger.info("a handoff came to nothing while this agent prepared: %s", refusal)
-            return None
+            await asyncio.wait([granted, aborted], return_when=asyncio.FIRST_COMPLETED)
+            if granted.done():
+                lease = await self._outcome(granted, handoff)
+            return lease
         finally:
-            if not self._seat.holds and self._entry is not None and not self.ready:
+            if lease is None and self._seat.lease is None:
                 self._drop()
+            for task in (granted, aborted):
+                task.cancel()
+            await asyncio.gather(granted, aborted, return_exceptions=True)
+
+    async def _outcome(self, granted: asyncio.Task[Lease], handoff: Handoff) -> Lease | None:
+        try:
+            return granted.result()
+        except CoordinationError as refusal:
+            reason = str(refusal)
+        except Exception:
+            logger.exception("the agent could not prepare for a handoff")
+            reason = "the agent failed while it prepared"
+        await self._seat.room.handoffs.abort(handoff.id, reason=reason)
+        return None
+
+    async def _get_ready(self, handoff: Handoff) -> Lease:
+        seat = self._seat
+        self._entry = await self._prepare(handoff)
+        request_id = await seat.room.handoffs.ready(handoff.id, agent=seat.agent)
+        self.ready = True
+        lease = await seat.room.floor.expect_grant(seat.agent, role=seat.role, request_id=request_id, timeout=None)
+        self._entry.at = time.monotonic()
+        return lease
 
     async def _prepare(self, handoff: Handoff) -> Entry:
         session, agent = self._seat.session, self._seat.session.stage.front
@@ -110,29 +133,6 @@ class Target:
         session.keep_caller()
         return Entry(kind=EntryKind.HANDOFF, continuation=story, opening=opening)
 
-    async def _granted(self, handoff: Handoff, request_id: str) -> Lease | None:
-        """The floor, or None once the handoff was aborted."""
-        seat = self._seat
-        grant = asyncio.create_task(
-            seat.room.floor.expect_grant(seat.agent, role=seat.role, request_id=request_id, timeout=None),
-            name="baton: expect the floor",
-        )
-        aborted = asyncio.create_task(self._aborted(handoff), name="baton: follow the handoff")
-        try:
-            await asyncio.wait([grant, aborted], return_when=asyncio.FIRST_COMPLETED)
-            if grant.done():
-                lease = grant.result()
-                if self._entry is not None:
-                    self._entry.at = time.monotonic()
-                return lease
-            self.ready = False
-            self._drop()
-            return None
-        finally:
-            for task in (grant, aborted):
-                task.cancel()
-            await asyncio.gather(grant, aborted, return_exceptions=True)
-
     async def _aborted(self, handoff: Handoff) -> None:
         async for current in self._seat.room.handoffs.watch():
             if current.id != handoff.id or current.state is HandoffState.ABORTED:
@@ -140,6 +140,7 @@ class Target:
 
     def _drop(self) -> None:
         entry, self._entry, self.carried = self._entry, None, None
+        self.ready = False
         if entry is not None and entry.opening is not None:
             entry.opening.drop()
         self._seat.session.forget_caller()

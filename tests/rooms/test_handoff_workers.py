@@ -27,11 +27,11 @@ from tests.rooms.workers import WorkerProcess, wait_until_ready
 
 @pytest.fixture(scope="module")
 def workers(
-    livekit_server: LiveKitServer, module_redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    livekit_server: LiveKitServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, WorkerProcess]]:
     """A receptionist, a billing agent, and a technical one that dies whenever it is asked to prepare."""
     folder = tmp_path_factory.mktemp("workers")
-    environment = {**livekit_server.environment, "BATON_REDIS_URL": module_redis_url}
+    environment = {**livekit_server.environment, "BATON_REDIS_URL": redis_url}
     started = [
         WorkerProcess(role="receptionist", environment=environment, folder=folder).start(),
         WorkerProcess(role="billing", environment=environment, folder=folder).start(),
@@ -129,9 +129,9 @@ async def served(make_room: RoomFactory, redis_url: str, workers: dict[str, Work
 
 
 async def test_an_agent_is_dispatched_for_a_handoff_and_the_caller_never_waits_in_silence_for_nothing(
-    make_room: RoomFactory, module_redis_url: str, workers: dict[str, WorkerProcess]
+    make_room: RoomFactory, redis_url: str, workers: dict[str, WorkerProcess]
 ) -> None:
-    async with served(make_room, module_redis_url, workers) as call:
+    async with served(make_room, redis_url, workers) as call:
         await call.caller.say("billing please")
         await call.held_by("billing")
         await call.hears("billing", since=0.0)
@@ -148,9 +148,9 @@ async def test_an_agent_is_dispatched_for_a_handoff_and_the_caller_never_waits_i
 
 
 async def test_a_target_that_dies_while_it_prepares_leaves_the_floor_where_it_was(
-    make_room: RoomFactory, module_redis_url: str, workers: dict[str, WorkerProcess]
+    make_room: RoomFactory, redis_url: str, workers: dict[str, WorkerProcess]
 ) -> None:
-    async with served(make_room, module_redis_url, workers) as call:
+    async with served(make_room, redis_url, workers) as call:
         began = time.monotonic()
         await call.caller.say("technical please")
         await call.hears("receptionist", since=began + 1.0)
@@ -164,9 +164,9 @@ async def test_a_target_that_dies_while_it_prepares_leaves_the_floor_where_it_wa
 
 
 async def test_a_holder_that_is_killed_is_followed_by_the_standby(
-    make_room: RoomFactory, module_redis_url: str, workers: dict[str, WorkerProcess]
+    make_room: RoomFactory, redis_url: str, workers: dict[str, WorkerProcess]
 ) -> None:
-    async with served(make_room, module_redis_url, workers) as call:
+    async with served(make_room, redis_url, workers) as call:
         await call.stand_by("billing")
         await call.caller.say("more")
         await call.hears("receptionist", since=time.monotonic())
@@ -182,9 +182,9 @@ async def test_a_holder_that_is_killed_is_followed_by_the_standby(
 
 
 async def test_a_holder_that_is_stopped_in_mid_sentence_wakes_up_silent_and_leaves(
-    make_room: RoomFactory, module_redis_url: str, workers: dict[str, WorkerProcess]
+    make_room: RoomFactory, redis_url: str, workers: dict[str, WorkerProcess]
 ) -> None:
-    async with served(make_room, module_redis_url, workers) as call:
+    async with served(make_room, redis_url, workers) as call:
         await call.stand_by("billing")
         await call.caller.say("more")
         await call.hears("receptionist", since=time.monotonic())
@@ -213,11 +213,11 @@ async def test_a_holder_that_is_stopped_in_mid_sentence_wakes_up_silent_and_leav
 
 @pytest.mark.parametrize("victim", ["receptionist", "billing"])
 async def test_a_death_between_ready_and_commit_leaves_the_call_with_one_holder(
-    make_room: RoomFactory, module_redis_url: str, workers: dict[str, WorkerProcess], victim: str
+    make_room: RoomFactory, redis_url: str, workers: dict[str, WorkerProcess], victim: str
 ) -> None:
     """The caller talks on, so that the floor waits; meanwhile the old agent, or the one that is ready, dies."""
     survivor = "billing" if victim == "receptionist" else "receptionist"
-    async with served(make_room, module_redis_url, workers) as call:
+    async with served(make_room, redis_url, workers) as call:
         await call.stand_by("billing")
 
         async def in_state(*states: str) -> bool:
