@@ -7,13 +7,16 @@ from dataclasses import asdict
 
 from coordination.cli.options import Json, livekit
 from coordination.cli.output import ago, print_json, print_table
+from coordination.dev.extras import require_livekit
 
 
 def rooms(json: Json = False) -> None:
     """List the open rooms, with the role that has the floor as the room's record says. Needs LIVEKIT_URL."""
+    server = livekit()
+    require_livekit()
     from coordination.dev.directory import list_rooms
 
-    found = asyncio.run(list_rooms(livekit()))
+    found = asyncio.run(list_rooms(server))
     if json:
         print_json([asdict(room) for room in found])
         return

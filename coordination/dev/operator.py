@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from coordination.coordinator import Coordinator
+from coordination.dev.extras import require_livekit
 from coordination.dev.livekit_server import ExternalLiveKit
 from coordination.ids import DEFAULT_TENANT, RoomName, Tenant, check_name
 from coordination.ports import Silencer
@@ -38,6 +39,7 @@ async def locate(wanted: str, *, tenant: str | None, livekit: ExternalLiveKit | 
     plain = Address(key=given, tenant=Tenant(tenant or DEFAULT_TENANT), name=None)
     if livekit is None:
         return plain
+    require_livekit()
     from coordination.dev.directory import list_rooms
 
     by_sid = _SID.fullmatch(given) is not None

@@ -12,6 +12,7 @@ import webbrowser
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from coordination.dev.extras import require_aiohttp
 from coordination.dev.stack import DevStack
 from coordination.dev.web import DevPage
 
@@ -54,6 +55,8 @@ async def serve(
 
 
 async def _serve(stack: DevStack, page: PageOptions | None, on_ready: Callable[[DevStack, str | None], None]) -> None:
+    if page is not None:
+        require_aiohttp()
     async with contextlib.AsyncExitStack() as parts:
         await parts.enter_async_context(stack)
         address: str | None = None

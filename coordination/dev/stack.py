@@ -7,7 +7,6 @@ down what was started before it. What the environment names (LIVEKIT_URL, BATON_
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from coordination.dev.errors import ComponentMissing, DevError
+from coordination.dev.errors import DevError
+from coordination.dev.extras import require_livekit
 from coordination.dev.follow import LogFollower
 from coordination.dev.livekit_program import Progress
 from coordination.dev.livekit_server import ExternalLiveKit, LiveKitServer, livekit_from_environment
@@ -151,8 +151,8 @@ class DevStack:
 
     def _check(self) -> None:
         """What can be known to fail before anything is started."""
-        if self._specs and importlib.util.find_spec("livekit.agents") is None:
-            raise ComponentMissing("livekit-agents", "Install it: pip install 'livekit-baton[livekit]'")
+        if self._specs:
+            require_livekit()
         for spec in self._specs:
             check_path(spec.target)
 

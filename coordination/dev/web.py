@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from coordination.dev.errors import ComponentMissing, DevError
+from coordination.dev.errors import DevError
+from coordination.dev.extras import require_aiohttp, require_livekit
 from coordination.dev.livekit_server import ExternalLiveKit
 from coordination.dev.ports import LOOPBACK
 from coordination.errors import InvalidName
@@ -91,6 +92,7 @@ class DevPage:
 
     def ticket(self, room: str) -> dict[str, str]:
         """What the browser needs to join the room as a caller. The first to join brings the first agent there."""
+        require_livekit()
         # Imported here: the command line shows its help without LiveKit's packages.
         from livekit import api
 
@@ -156,8 +158,7 @@ def _guard(own_hosts: Callable[[], set[str]]) -> Any:
 
 
 def _aiohttp_web() -> Any:
-    try:
-        from aiohttp import web
-    except ImportError as missing:
-        raise ComponentMissing("aiohttp", "Install it: pip install 'livekit-baton[dev]'") from missing
+    require_aiohttp()
+    from aiohttp import web
+
     return web

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from coordination.dev.checks.finding import Finding, fault, ok, warning
 from coordination.dev.errors import DevError
+from coordination.dev.extras import installed
 from coordination.dev.livekit_program import CONTAINER_PREFIX, VERSION, docker_answers, find_program, program_version
 from coordination.dev.livekit_server import ExternalLiveKit, livekit_from_environment
 from coordination.errors import CoordinationError
@@ -24,7 +24,7 @@ async def check_livekit(environment: Mapping[str, str] | None = None) -> list[Fi
         return [fault("LiveKit", str(incomplete), "Set all of LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET.")]
     if server is None:
         return [_program(), *_containers()]
-    if importlib.util.find_spec("livekit.api") is None:
+    if not installed("livekit.api"):
         return [warning("LiveKit", "livekit-api is not installed", "Install it: pip install 'livekit-baton[livekit]'")]
     return [await _server(server)]
 
