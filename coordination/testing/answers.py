@@ -113,11 +113,20 @@ def _rest(hearing: Hearing, channel: Channel, start: int) -> int:
 
 
 def _leftover(turn: Turn, hearing: Hearing) -> timedelta | None:
-    """How long the interrupted agents went on after the caller had begun to speak."""
+    """How long the interrupted agents went on after the caller had begun to speak.
+
+    What begins after the caller's last word is an answer already, however soon it comes.
+    """
     if not turn.barge_in:
         return None
-    begin = max(0, hearing.recording.frame_at(turn.started))
-    return max((_rest(hearing, channel, begin) - begin for channel in _voices(hearing)), default=0) * FRAME
+    recording = hearing.recording
+    begin, end = (max(0, recording.frame_at(moment)) for moment in (turn.started, turn.ended))
+    longest = 0
+    for channel in _voices(hearing):
+        if _rest(hearing, channel, begin) > begin:
+            flags = hearing.audible(channel.speaker)[begin : end + PHRASE // FRAME]
+            longest = max([longest, *(span.end for span in spans(flags, gap=PAUSE)[:1])])
+    return longest * FRAME
 
 
 def _allowed_changes(turn: Turn, previous: str | None) -> int:

@@ -27,7 +27,6 @@ Durations are in seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -76,6 +75,8 @@ class BargeIn(_Strict):
     """The caller speaks while an agent does, once it has been heard for `after`."""
 
     say: _Text
+    role: _Name | None = Field(default=None, alias="from")
+    """Who is interrupted; unset, it must be whoever spoke before."""
     after: _Seconds = 1.0
     within: _Seconds = 20.0
     """How long to wait for an agent to begin."""
@@ -169,7 +170,7 @@ class Scenario(_Strict):
         if not isinstance(content, Mapping):
             raise InvalidScenario(source, ("it must be a mapping with name, first and steps",))
         fields = cast(Mapping[str, Any], content)
-        faults = list(_step_faults(fields.get("steps")))
+        faults = [*_step_faults(fields.get("steps")), *_order_faults(fields.get("steps"))]
         scenario: Scenario | None = None
         try:
             scenario = cls.model_validate(fields)
@@ -177,18 +178,7 @@ class Scenario(_Strict):
             faults = [*(_fault(each) for each in error.errors()), *faults]
         if faults or scenario is None:
             raise InvalidScenario(source, tuple(faults))
-        if late := tuple(_order_faults(scenario.steps)):
-            raise InvalidScenario(source, late)
         return scenario
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where the caller is while the steps are gone through."""
-
-    connected: bool = True
-    spoke: bool = False
-    """Whether a turn of the caller is still without an answer."""
 
 
 def _step_faults(steps: object) -> Iterator[str]:
@@ -206,20 +196,19 @@ def _step_faults(steps: object) -> Iterator[str]:
             yield f"step {number}: {kinds[0]} is empty; write {{}} where there is nothing to say about it"
 
 
-def _order_faults(steps: tuple[Step, ...]) -> Iterator[str]:
-    """What is wrong with the order of the steps."""
-    place = _Place()
-    for number, step in enumerate(steps, start=1):
-        if step.kind == "rejoin":
-            if place.connected:
-                yield f"step {number}: the caller cannot rejoin without having hung up"
-            place = _Place()
-            continue
-        if not place.connected:
+def _order_faults(steps: object) -> Iterator[str]:
+    """What is wrong with the order of the steps, whatever else is wrong with them."""
+    connected, spoke = True, False
+    for number, step in enumerate(cast(list[object], steps) if isinstance(steps, list) else [], start=1):
+        kinds = [name for name in _KINDS if isinstance(step, Mapping) and name in step]
+        if kinds == ["rejoin"] and connected:
+            yield f"step {number}: the caller cannot rejoin without having hung up"
+        if kinds and kinds != ["rejoin"] and not connected:
             yield f"step {number}: the caller has hung up; only rejoin can follow"
-        if step.kind in ("say", "type") and place.spoke:
+        if kinds in (["say"], ["type"]) and spoke:
             yield f"step {number}: the caller has spoken already; put an expect before it, or one sentence for both"
-        place = _Place(connected=step.kind != "hang_up", spoke=step.speaks)
+        connected = kinds == ["rejoin"] or (connected and kinds != ["hang_up"])
+        spoke = kinds in (["say"], ["type"], ["barge_in"])
 
 
 def _fault(error: Any) -> str:
