@@ -83,7 +83,7 @@ async def handoff_to(
         request = _request(
             seat, role, HandoffContext(reason=reason, summary=summary, facts=dict(facts or {}), opening=opening)
         )
-    except (CoordinationError, ValueError) as fault:
+    except (CoordinationError, ValueError, TypeError) as fault:
         return f"The caller cannot be handed to {role!r}: {fault}"
     await context.update(f"The handoff to {role} is being prepared; the conversation goes on meanwhile.", silent=True)
     if announce:

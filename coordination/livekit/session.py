@@ -1,5 +1,8 @@
 """`CoordinatedSession`: an `AgentSession` that speaks, answers and hears only while it has the floor."""
 
+# The framework leaves the type parameters of its providers and sessions open: here, at the edge, they are unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import asyncio
@@ -13,6 +16,7 @@ from livekit import rtc
 from livekit.agents import NOT_GIVEN, Agent, AgentSession, ConversationItemAddedEvent, JobContext, NotGivenOr, llm, tts
 from livekit.agents import stt as speech_to_text
 from livekit.agents.voice import SpeechHandle
+from livekit.agents.voice.io import PlaybackFinishedEvent
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
 
 from coordination.errors import InvalidArgument, RoleTaken
@@ -157,7 +161,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """Puts the gate at the head of every output, before any agent that could speak is put on."""
         if self.output.audio is not None:
             gate = AudioGate(next_in_chain=self.output.audio, gate=self.gate)
-            gate.on("playback_finished", lambda event: seat.turns.played(event.playback_position))
+            gate.on("playback_finished", self._on_played)
             self.output.audio = gate
         text = self.output.transcription
         self.output.transcription = SpokenText(
@@ -168,6 +172,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
             self.input.audio = self._caller
         self._tracks = TrackGate(self._ctx.room, self.gate, voice=voice)
         self._tracks.start()
+
+    def _on_played(self, event: PlaybackFinishedEvent) -> None:
+        if self.seat is not None:
+            self.seat.turns.played(event.playback_position)
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         """Logs caller turns that come on another way than by voice."""

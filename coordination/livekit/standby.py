@@ -23,7 +23,7 @@ class StandbyAgent(Agent):
     """An agent that neither hears nor thinks nor speaks."""
 
     def __init__(self) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK's providers have open type parameters
             instructions="", id="baton_standby", llm=None, stt=None, tts=None, vad=None, turn_detection=None
         )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from livekit.agents import llm
 from livekit.agents.voice import io
@@ -35,7 +35,7 @@ class TurnWriter:
         self.mine: set[TurnId] = set()
         """Turns that this session wrote: its own history has them already."""
         self._seen: set[str] = set()
-        self._unplayed: deque[asyncio.Future[Turn | None]] = deque()
+        self._unplayed: list[asyncio.Future[Turn | None]] = []
         self._queue: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._task = asyncio.create_task(self._write(), name="baton: write the turn log")
 
@@ -59,10 +59,14 @@ class TurnWriter:
             self._unplayed.append(self._append(Speaker.AGENT, text))
 
     def played(self, seconds: float) -> None:
-        """The oldest text that was not reported yet has been played for so long."""
-        if self._unplayed:
-            entry = self._unplayed.popleft()
-            self._queue.put_nowait(lambda: self._mark(entry, seconds))
+        """The newest text has been played for so long. Older ones that were never reported were never heard."""
+        if not self._unplayed:
+            return
+        heard = self._unplayed.pop()
+        silent = [(entry, 0.0) for entry in self._unplayed]
+        self._unplayed.clear()
+        for entry, played in [*silent, (heard, seconds)]:
+            self._queue.put_nowait(partial(self._mark, entry, played))
 
     async def flush(self) -> None:
         """Returns when all that was said so far is written, or after `FLUSHED_WITHIN`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,8 @@ class _AllProcesses:
         from prometheus_client import REGISTRY, CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        jobs = list(MultiProcessCollector(CollectorRegistry()).collect())
+        collect: Callable[[], Iterable[Metric]] = MultiProcessCollector(CollectorRegistry()).collect  # pyright: ignore
+        jobs = list(collect())
         yield from jobs
         names = {metric.name for metric in jobs}
         yield from (metric for metric in REGISTRY.collect() if metric.name not in names)

@@ -20,6 +20,7 @@ from coordination.settings import CoordinatorSettings
 from livekit.agents import Agent, JobContext, RunContext, function_tool, llm
 
 from coordination.livekit import CallPolicy, CoordinatedSession, handoff_to
+from coordination.livekit.seat import Seat
 from tests.rooms.callers import Caller, calling
 from tests.rooms.ears import eventually
 from tests.rooms.jobs import Job
@@ -119,13 +120,17 @@ class Player:
         return Reply(text=f"{self.role} heard {text}" if text else f"{self.role} goes on")
 
     @property
+    def seat(self) -> Seat:
+        assert self.session.seat is not None, "the session has started"
+        return self.session.seat
+
+    @property
     def identity(self) -> str:
         return self.job.identity
 
     @property
     def holds(self) -> bool:
-        seat = self.session.seat
-        return seat is not None and seat.holds
+        return self.seat.holds
 
     @property
     def said(self) -> list[str]:
@@ -145,9 +150,7 @@ class Team:
         return player
 
     async def turns(self) -> Sequence[Turn]:
-        seat = next(iter(self.players.values())).session.seat
-        assert seat is not None
-        return await seat.room.turns.read()
+        return await next(iter(self.players.values())).seat.room.turns.read()
 
     async def words_of_caller(self) -> list[str]:
         return [turn.text for turn in await self.turns() if turn.speaker is Speaker.CALLER]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
 
-from coordination.livekit import Continuation
+from coordination.errors import RoleTaken
+from coordination.livekit import Continuation, handoff_to
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import STANDBY, Player, Team, TeamAgent, gathering
@@ -74,7 +76,7 @@ async def test_of_two_handoffs_at_once_one_is_refused_and_the_other_arrives(
 
         outcomes: list[str | None] = []
         await team.caller.text("billing")
-        await eventually(lambda: reception.session.seat.departure is not None, "the first handoff is under way")
+        await eventually(lambda: reception.seat.departure is not None, "the first handoff is under way")
         await team.caller.text("technical")
         await eventually(lambda: reception.handed == 1, "the second is refused at once")
         outcomes.append(reception.outcome)
@@ -89,8 +91,6 @@ async def test_of_two_handoffs_at_once_one_is_refused_and_the_other_arrives(
 
 
 async def test_a_second_agent_of_a_role_leaves_quietly(make_room: RoomFactory, redis_url: str) -> None:
-    from coordination.errors import RoleTaken
-
     async with gathering(await make_room(), redis_url) as team:
         await team.join("receptionist", roles=ROLES)
         second = Player(team.room, "receptionist", team.players["receptionist"].options, ROLES, 2000.0)
@@ -106,3 +106,29 @@ async def test_a_second_agent_of_a_role_leaves_quietly(make_room: RoomFactory, r
         assert "already served" in second.job.reason
         assert second.said == []
         assert team.players["receptionist"].holds
+
+
+async def test_a_handoff_that_cannot_be_is_told_as_a_sentence_and_never_raised(
+    make_room: RoomFactory, redis_url: str
+) -> None:
+    """Arguments come from a model, which makes them up at times."""
+    async with gathering(await make_room(), redis_url) as team:
+        reception = await team.join("receptionist")
+        billing = await team.join("billing", metadata=STANDBY)
+        await team.quiet()
+        holder, standby = SimpleNamespace(session=reception.session), SimpleNamespace(session=billing.session)
+
+        answers = {
+            "itself": await handoff_to(holder, "receptionist", summary="-"),  # type: ignore[arg-type]
+            "nobody": await handoff_to(holder, "", summary="-"),  # type: ignore[arg-type]
+            "too long": await handoff_to(holder, "x" * 300, summary="-"),  # type: ignore[arg-type]
+            "no json": await handoff_to(holder, "billing", summary="-", facts={"a": {1}}),  # type: ignore[arg-type]
+            "no floor": await handoff_to(standby, "receptionist", summary="-"),  # type: ignore[arg-type]
+        }
+
+        assert "serves that role itself" in (answers["itself"] or "")
+        assert "it is empty" in (answers["nobody"] or "")
+        assert "at most 256" in (answers["too long"] or "")
+        assert answers["no json"] is not None
+        assert "does not have the floor" in (answers["no floor"] or "")
+        assert reception.holds

@@ -101,7 +101,7 @@ async def test_an_utterance_over_the_commit_is_finished_by_the_old_agent_and_ans
         await team.quiet()
 
         await team.caller.say("billing")
-        await eventually(lambda: reception.session.seat.departure is not None, "the handoff has begun")
+        await eventually(lambda: reception.seat.departure is not None, "the handoff has begun")
         await team.caller.say("one two three four five six seven eight")
         await team.holder("billing")
         await eventually(

@@ -142,6 +142,8 @@ async def test_an_agent_is_dispatched_for_a_handoff_and_the_caller_never_waits_i
 
         await until(answered, "billing answers")
 
+        metrics = await asyncio.to_thread(workers["receptionist"].metrics)
+        assert 'baton_handoffs_total{kind="dispatched",outcome="committed"}' in metrics, "job processes are counted"
         assert await call.said_by("receptionist") == ["hello from receptionist"]
         assert (await call.said_by("billing"))[0] == "billing goes on", "no second greeting"
         assert call.overlap("receptionist", "billing") == 0

@@ -34,8 +34,7 @@ async def test_the_first_agent_greets_announces_itself_and_names_the_caller_in_t
         reception = await team.join("receptionist")
         await eventually(lambda: reception.said == ["hello from receptionist"], "the greeting")
         await eventually(lambda: announced, "the grant is announced")
-        seat = reception.session.seat
-        assert seat is not None
+        seat = reception.seat
         await eventually(lambda: seat.membership.member.state is MemberState.HOLDER, "the roster knows the holder")
         await asyncio.sleep(0.2)
         record = json.loads(await team.room.metadata())
@@ -115,9 +114,7 @@ async def test_one_agent_that_leaves_does_not_end_the_call(make_room: RoomFactor
 
 
 async def revoke(team: Team) -> None:
-    seat = team.players["receptionist"].session.seat
-    assert seat is not None
-    await seat.room.floor.revoke(reason="a test")
+    await team.players["receptionist"].seat.room.floor.revoke(reason="a test")
 
 
 async def test_a_revoked_agent_falls_silent_at_once_and_comes_back_without_greeting(
@@ -145,8 +142,7 @@ async def test_a_pretended_grant_has_no_lasting_effect(make_room: RoomFactory, r
     async with gathering(await make_room(), redis_url) as team:
         reception = await team.join("receptionist")
         await team.quiet()
-        seat = reception.session.seat
-        assert seat is not None
+        seat = reception.seat
         assert seat.lease is not None
         liar = await team.room.join("liar", kind=kind)  # type: ignore[arg-type]
         lie = FloorAnnouncement(fence=seat.lease.fence + 1_000_000, agent="somebody")  # type: ignore[arg-type]

@@ -129,6 +129,11 @@ class WorkerProcess:
         except OSError:
             return False
 
+    def metrics(self) -> str:
+        """What the worker exports for all its processes."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5.0) as answer:
+            return str(answer.read().decode())
+
     def job(self, room: str) -> tuple[int, str]:
         """The process and the id of this worker's job in a room."""
         pid, job = (self.folder / f"{room}.{self.role}").read_text().split()

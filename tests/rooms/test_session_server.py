@@ -1,0 +1,80 @@
+"""`CoordinatedServer` is an AgentServer; what it adds is checked here without a call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+
+import pytest
+from livekit.agents import AgentServer, JobContext
+
+from coordination.errors import InvalidArgument
+from coordination.livekit import CoordinatedServer
+from coordination.livekit.server import COORDINATION, CoordinatedEntrypoint, count_jobs
+from tests.rooms.rig import LiveKitServer
+
+
+async def importable(ctx: JobContext) -> None:
+    """An entrypoint as it should be: at the top level of its module."""
+
+
+def test_an_entrypoint_survives_the_way_into_a_job_process() -> None:
+    server = CoordinatedServer()
+
+    returned = server.rtc_session(agent_name="billing")(importable)
+    entrypoint = pickle.loads(pickle.dumps(server._entrypoint_fnc))
+
+    assert returned is importable, "the module keeps the user's function under its name"
+    assert isinstance(entrypoint, CoordinatedEntrypoint)
+    assert entrypoint.entrypoint is importable
+    assert isinstance(server, AgentServer)
+
+
+async def test_an_entrypoint_that_no_process_can_import_is_named_before_the_first_call() -> None:
+    server = CoordinatedServer()
+
+    @server.rtc_session(agent_name="billing")
+    async def inner(ctx: JobContext) -> None: ...
+
+    with pytest.raises(InvalidArgument, match=r"inner.*top level"):
+        await server.run(devmode=True, unregistered=True)
+
+
+def test_load_is_counted_in_calls_and_not_in_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = CoordinatedServer(max_jobs=4)
+    jobs: list[int] = []
+    monkeypatch.setattr(CoordinatedServer, "active_jobs", property(lambda _: jobs))
+
+    loads = []
+    for _ in range(5):
+        loads.append(count_jobs(server))
+        jobs.append(1)
+
+    assert loads == [0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_worker_without_room_for_a_call_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="max_jobs=0"):
+        CoordinatedServer(max_jobs=0)
+
+
+async def test_console_and_connect_run_without_coordination(
+    livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both run the worker unregistered; its job processes inherit the environment."""
+    for name, value in livekit_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(COORDINATION, "on")
+    server = CoordinatedServer(num_idle_processes=0, port=0, host="127.0.0.1")
+    server.rtc_session(importable, agent_name="billing")
+    started = asyncio.Event()
+    server.on("worker_started", started.set)
+
+    running = asyncio.create_task(server.run(devmode=True, unregistered=True))
+    await asyncio.wait_for(started.wait(), 20)
+    inherited = os.environ[COORDINATION], os.environ["BATON_WORKER_ID"]
+    await server.aclose()
+    await asyncio.wait_for(running, 10)
+
+    assert inherited == ("off", server.worker_id)
