@@ -101,6 +101,12 @@ def _greet(console: Console, stack: DevStack, address: str | None) -> None:
     console.print()
     if address is not None:
         console.print(Text("Talk to your agents:  ", style="bold") + Text(address, style="bold cyan"))
+    for worker in stack.workers:
+        if not worker.role:
+            sentence = (
+                f"{worker.name} has no agent_name: LiveKit sends it to every room, and nobody can hand over to it."
+            )
+            console.print(Text(sentence, style="yellow"), soft_wrap=True)
     console.print(Text("For other terminals:", style="dim"))
     for name, value in stack.environment.items():
         console.print(Text(f"  export {name}={value}", style="dim"), soft_wrap=True)
