@@ -1,6 +1,6 @@
 # One image for all workers of the reference application; the command says which role it serves:
 #   docker build --tag baton .
-#   docker run baton receptionist start
+#   docker run baton start receptionist
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS build

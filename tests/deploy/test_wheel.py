@@ -1,0 +1,107 @@
+"""The wheel alone, in an environment without this checkout, is what the README says it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coordination.dev.valkey import EmbeddedValkey
+
+ROOT = Path(__file__).parents[2]
+LOAD = "import runpy, sys; print(type(runpy.run_path(sys.argv[1])['server']).__name__)"
+
+
+def _run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    built = _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds the wheel, without any extra, and what it depends on."""
+    folder = tmp_path_factory.mktemp("environment")
+    for command in (
+        ["venv", "--quiet", "--python", sys.executable, folder / "venv"],
+        ["pip", "install", "--quiet", "--python", folder / "venv", "--constraint", ROOT / "requirements.lock", wheel],
+    ):
+        done = _run(sys.executable, "-m", "uv", *command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder / "venv/bin/python"
+
+
+@pytest.fixture
+async def redis_url() -> AsyncIterator[str]:
+    async with EmbeddedValkey() as server:
+        yield server.url
+
+
+def _examples(document: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_it_holds_the_library_its_scripts_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"coordination"}
+    assert "coordination/py.typed" in names
+    scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "coordination/store/lua").rglob("*.lua")}
+    assert scripts
+    assert scripts <= set(names)
+    assert {name.rsplit("/", 1)[1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_the_example_of_the_readme_runs_without_any_extra(python: Path, redis_url: str, tmp_path: Path) -> None:
+    (example,) = [code for code in _examples("README.md") if "Coordinator.open" in code]
+    body = textwrap.indent(example.replace("redis://localhost", redis_url), "    ")
+    (tmp_path / "example.py").write_text(
+        f"async def main():\n{body}\nimport asyncio\nasyncio.run(main())\nprint('ran')\n"
+    )
+
+    ran = _run(python, "-W", "error", "example.py", cwd=tmp_path)
+
+    assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr
+
+
+def test_the_command_line_works_without_any_extra(python: Path, tmp_path: Path) -> None:
+    ran = _run(python.parent / "baton", "--help", cwd=tmp_path)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "doctor" in ran.stdout
+
+
+def test_livekit_is_asked_for_by_name_when_it_is_missing(python: Path, tmp_path: Path) -> None:
+    """The package can be imported, so that tools can look at it; using it says what to install."""
+    ran = _run(python, "-c", "import coordination.livekit as l; l.CoordinatedSession", cwd=tmp_path)
+
+    assert ran.returncode != 0
+    assert "livekit-baton[livekit]" in ran.stderr
+
+
+@pytest.mark.parametrize(("document", "count"), [("README.md", 1), ("docs/tutorial.md", 2)])
+def test_the_agents_of_the_documentation_are_workers(document: str, count: int, tmp_path: Path) -> None:
+    """They can be loaded, and have a server that LiveKit's command line finds; talking to them takes keys."""
+    agents = [code for code in _examples(document) if "CoordinatedServer()" in code]
+    assert len(agents) == count
+    for number, code in enumerate(agents):
+        (tmp_path / f"agent{number}.py").write_text(code)
+
+        ran = _run(sys.executable, "-c", LOAD, f"agent{number}.py", cwd=tmp_path)
+
+        assert (ran.returncode, ran.stdout) == (0, "CoordinatedServer\n"), ran.stderr
