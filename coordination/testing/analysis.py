@@ -61,8 +61,8 @@ class Findings:
         return tuple(greeting for greeting in self.greetings if not greeting.opening)
 
 
-def analyse(call: Call, *, greetings: Sequence[str] = ()) -> Findings:
-    """Judges a call. `greetings` are phrases that may be heard once, when the call begins.
+def analyse(call: Call, *, greetings: Sequence[str] | Reader = ()) -> Findings:
+    """Judges a call. `greetings` are phrases, or a reader of them, that may be heard once, when the call begins.
 
     Takes about a tenth of the time that the agents spoke, on one core: run it in a thread beside live audio.
     Raises `InvalidArgument` for a phrase that cannot be recognised.
@@ -71,7 +71,8 @@ def analyse(call: Call, *, greetings: Sequence[str] = ()) -> Findings:
     found = answers(call, hearing)
     changes = voice_changes(call, hearing, found)
     overlaps = hearing.overlaps()
-    heard = tuple(_greetings(hearing, found, Reader(greetings))) if greetings else ()
+    reader = greetings if isinstance(greetings, Reader) else Reader(greetings)
+    heard = tuple(_greetings(hearing, found, reader)) if reader.phrases else ()
     faults = [
         *_overlap_faults(overlaps),
         *(fault for answer in found for fault in _answer_faults(answer)),

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from livekit import rtc
 
-from coordination.errors import InvalidArgument
+from coordination.errors import CoordinationError, InvalidArgument
 from coordination.testing.calls import Call, ExpectedAnswer, FloorChange, HandoffTiming, Turn, TurnKind
 from coordination.testing.happenings import Happening, Tell, What, tell_nobody
 from coordination.testing.listening import Ears, Heard, Listener
@@ -25,6 +25,12 @@ CHAT_TOPIC = "lk.chat"
 _TICK = 0.02
 _REACTION = 0.6
 """Seconds from the caller's first word in which nobody can be answering it yet."""
+
+
+class CallFailed(CoordinationError):
+    """The caller could not join the room: it is gone, or the server is down, or the token is refused."""
+
+    retryable = True
 
 
 class SimulatedCaller:
@@ -91,7 +97,10 @@ class SimulatedCaller:
         self._started = self._started if self._started is not None else now
         self._ended = None
         self.heard.ears.append(microphone.ear)
-        await room.connect(self._url, self._token())
+        try:
+            await room.connect(self._url, self._token())
+        except rtc.ConnectError as error:
+            raise CallFailed(f"The caller cannot join the room at {self._url}: {error.message}") from error
         await microphone.publish(room)
         self._note(What.CALLER_JOINS)
         listener.look_around()
@@ -237,9 +246,12 @@ class SimulatedCaller:
         self._note(What.FLOOR, who=change.role or change.agent, fence=change.fence)
 
     def _text(self, identity: str, text: str) -> None:
-        own = identity == self.identity
-        what = What.UNDERSTOOD if own else What.AGENT_SAYS
-        self._note(what, who="" if own else self.heard.role_of(identity), text=text)
+        if identity != self.identity:
+            self._note(What.AGENT_SAYS, who=self.heard.role_of(identity), text=text)
+            return
+        # What is understood of the caller is published in the caller's name; who did so is whoever has the floor.
+        holder = self.heard.floor[-1].role if self.heard.floor else None
+        self._note(What.UNDERSTOOD, who=holder or "", text=text)
 
     def _note(self, what: What, *, who: str = "", text: str = "", fence: int | None = None) -> None:
         at = timedelta(seconds=time.monotonic() - self._started) if self._started is not None else timedelta(0)

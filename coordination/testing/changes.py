@@ -31,7 +31,7 @@ class VoiceChange:
     at: int
     """Frame of the new voice's first sound."""
     voice_gap: timedelta
-    """From the last sound of the old voice (or of the caller, if that was later) to the first of the new one."""
+    """From the last sound of the old voice (or of the caller, or the caller's return, if later) to the first of the new one."""
     silence: timedelta
     """Silences beyond a natural pause between the decision and the new voice, added up.
 
@@ -57,10 +57,11 @@ def _measure(
 ) -> VoiceChange:
     begin = new.span.start
     own = np.flatnonzero(hearing.caller_audible()[:begin])
-    quiet_from = max(old.span.end, int(own[-1]) + 1 if len(own) else 0)
+    back = _back(call, hearing, begin)
+    quiet_from = max(old.span.end, int(own[-1]) + 1 if len(own) else 0, back)
     decided = timing.decided if timing else None
     asked = answer.window.start if decided is None else hearing.recording.frame_at(decided)
-    silences = hearing.silences(Span(start=asked, end=begin), longer_than=NATURAL_PAUSE)
+    silences = hearing.silences(Span(start=max(asked, back), end=begin), longer_than=NATURAL_PAUSE)
     return VoiceChange(
         from_role=old.label,
         to_role=new.label,
@@ -70,6 +71,12 @@ def _measure(
         silence=sum((span.duration for span in silences), timedelta(0)),
         decision_to_ready=timing.decision_to_ready if timing else None,
     )
+
+
+def _back(call: Call, hearing: Hearing, before: int) -> int:
+    """The frame in which the caller last came back; who has hung up waits for nobody."""
+    returns = [hearing.recording.frame_at(back) for _, back in call.absences]
+    return max((frame for frame in returns if frame <= before), default=0)
 
 
 def _kind(call: Call, answer: Answer, new: Utterance) -> HandoffKind:

@@ -22,7 +22,7 @@ class What(StrEnum):
     AGENT_SAYS = "agent_says"
     """`text` is what the agent published as its transcript: to read along, not evidence."""
     UNDERSTOOD = "understood"
-    """`text` is what an agent's speech to text made of the caller's words."""
+    """`text` is what speech to text made of the caller's words; `who` has the floor, as far as is known."""
     FLOOR = "floor"
     """The room was told that the floor was granted."""
     MISSED = "missed"

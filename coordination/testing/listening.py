@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from livekit import rtc
 
+from coordination.livekit.envelope import MetadataError
 from coordination.livekit.identity import is_agent
 from coordination.livekit.messages import FLOOR_TOPIC, FloorAnnouncement
+from coordination.livekit.record import SessionRecord
 from coordination.livekit.room_events import on_room
 from coordination.testing.calls import FloorChange
 from coordination.testing.recording import SAMPLE_RATE, Ear
@@ -101,9 +103,13 @@ class Listener:
         room.register_text_stream_handler(TRANSCRIPTION_TOPIC, self._on_text)
 
     def look_around(self) -> None:
-        """Takes notice of who was in the room before; to be called once connected."""
+        """Takes notice of who was in the room before, and had the floor; to be called once connected."""
         for participant in self._room.remote_participants.values():
             self._on_joined(participant)
+        # A grant is announced once. Who comes later finds it in the session record.
+        record = self._record_of_the_call()
+        if record is not None and record.role is not None and record.fence is not None:
+            self._floor_is(agent=record.role, role=record.role, fence=record.fence)
 
     async def close(self) -> None:
         for end in self._ends:
@@ -156,17 +162,19 @@ class Listener:
         announcement = FloorAnnouncement.decode(packet.data)
         if announcement is None:
             return
-        known = [change.fence for change in self._heard.floor]
-        if announcement.fence in known:
-            return
-        change = FloorChange(
-            at=time.monotonic(),
-            agent=announcement.agent,
-            role=announcement.role,
-            fence=announcement.fence,
-        )
-        self._heard.floor.append(change)
-        self._ears.on_floor(change)
+        self._floor_is(agent=announcement.agent, role=announcement.role, fence=announcement.fence)
+
+    def _floor_is(self, *, agent: str, role: str | None, fence: int) -> None:
+        if all(fence > change.fence for change in self._heard.floor):
+            change = FloorChange(at=time.monotonic(), agent=agent, role=role, fence=fence)
+            self._heard.floor.append(change)
+            self._ears.on_floor(change)
+
+    def _record_of_the_call(self) -> SessionRecord | None:
+        try:
+            return SessionRecord.parse(self._room.metadata, room=self._room.name)
+        except MetadataError:
+            return None
 
     def _on_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
         self._start(self._read(reader, identity), f"read along with {identity}")

@@ -69,11 +69,13 @@ class Reader:
         self.phrases = tuple(Phrase.of(phrase) for phrase in phrases)
         if faults := [repr(text) for text, phrase in zip(phrases, self.phrases, strict=True) if not phrase.words]:
             raise InvalidArgument(f"These phrases hold no word to listen for: {', '.join(faults)}")
-        self._decoder: Any = _decoder([phrase.text for phrase in self.phrases])
+        self._decoder: Any = _decoder([phrase.text for phrase in self.phrases]) if self.phrases else None
         self._check_words()
 
     def read(self, samples: Samples) -> tuple[str, ...]:
-        """The words that were heard, as far as the reader knows them."""
+        """The words that were heard, as far as the reader knows them; none if it has nothing to look for."""
+        if self._decoder is None:
+            return ()
         audio = resample(samples, SAMPLE_RATE, READER_RATE)
         margin = np.zeros(round(_MARGIN_SECONDS * READER_RATE), dtype=np.int16)
         self._decoder.start_utt()

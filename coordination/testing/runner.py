@@ -29,6 +29,7 @@ from coordination.testing.analysis import Findings, analyse
 from coordination.testing.caller import SimulatedCaller
 from coordination.testing.calls import ExpectedAnswer, HandoffTiming
 from coordination.testing.happenings import Happening, Tell, What, tell_nobody
+from coordination.testing.reading import Reader
 from coordination.testing.report import Report
 from coordination.testing.scenario import Expect, Scenario, Step, seconds
 from coordination.testing.timeline import draw_timeline
@@ -82,10 +83,12 @@ async def run_scenario(
 
     `tell` is called for each thing that happens; `watch` adds Baton's own times of handoffs to the report; `record`
     is a folder, made if need be. The room is deleted afterwards, also on cancellation. Raises `ScenarioAborted` if the
-    server cannot be reached or refuses the key; whatever goes wrong in the call itself is in the report.
+    server cannot be reached or refuses the key, `InvalidArgument` if the scenario's greetings cannot be recognised, and
+    `CallFailed` if the caller cannot join; whatever goes wrong in the call itself is in the report.
     """
     name = check_name(room or f"{scenario.name[:40]}-{secrets.token_hex(4)}", "room")
     run = _Run(scenario, tell)
+    reader = await asyncio.to_thread(Reader, scenario.greetings)
     async with api.LiveKitAPI(url, api_key, api_secret) as server:
         sid = await _create(server, name, scenario.first, url)
         try:
@@ -104,7 +107,7 @@ async def run_scenario(
         finally:
             await _delete(server, name)
     call = await asyncio.to_thread(caller.call, handoffs=timings)
-    findings = await asyncio.to_thread(analyse, call, greetings=scenario.greetings)
+    findings = await asyncio.to_thread(analyse, call, greetings=reader)
     report = Report.of(findings, scenario=scenario.name, faults=tuple(run.faults))
     if record is not None:
         report = await asyncio.to_thread(_write, record, report, findings)

@@ -1,8 +1,8 @@
 """A picture of a call: who spoke when, who held the floor, where the voice changed, and what was wrong.
 
-Long calls are broken into rows of a minute. Each speaker has a lane; what is drawn in it is the loudness that the
-caller heard. Caller turns are numbered, and their words listed below. The strip under the lanes shows who had the
-floor, as far as the room announced it.
+Calls of more than a minute are broken into rows of a minute. Each speaker has a lane; what is drawn in it is the
+loudness that the caller heard. Caller turns are numbered, and their words listed below. The strip under the lanes
+shows who had the floor, as far as the room announced it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from coordination.testing.answers import PHRASE
 from coordination.testing.hearing import Hearing, Span, audible_frames, spans
 from coordination.testing.recording import FRAME, FRAME_SAMPLES, Channel
 
-ROW = timedelta(seconds=60)
+LONGEST_ROW, SHORTEST_ROW = timedelta(seconds=60), timedelta(seconds=20)
+_TICK = timedelta(seconds=5)
 
 _WIDTH = 2400
 _LEFT, _RIGHT = 210, 60
@@ -73,7 +74,8 @@ class _Sheet:
         self.hearing = Hearing(self.recording)
         self.lanes = _lanes(findings)
         self.colours = _colours(self.lanes, self.recording.caller)
-        self.row_frames = ROW // FRAME
+        self.row = max(SHORTEST_ROW, min(LONGEST_ROW, -(-self.recording.duration // _TICK) * _TICK))
+        self.row_frames = self.row // FRAME
         self.rows = max(1, -(-self.recording.frames // self.row_frames))
         self.notes = list(_notes(findings, self.colours))
         height = _HEADER + self.rows * (self.row_height + _ROW_GAP) + len(self.notes) * _LINE + 2 * _MARGIN
@@ -140,11 +142,12 @@ class _Sheet:
 
     def _grid(self, row: int) -> None:
         top, bottom = self.top(row), self.top(row) + self.lanes_height + _STRIP
-        for second in range(0, int(ROW.total_seconds()) + 1, 5):
-            frame = row * self.row_frames + second * (timedelta(seconds=1) // FRAME)
+        for tick in range(self.row // _TICK + 1):
+            frame = row * self.row_frames + tick * (_TICK // FRAME)
             x = self.x(frame, row)
             self.pen.line((x, top, x, bottom + 8), fill=_RULE, width=2)
-            label = f"{int(row * ROW.total_seconds() + second) // 60}:{second % 60:02d}"
+            minutes, seconds = divmod(int((frame * FRAME).total_seconds()), 60)
+            label = f"{minutes}:{seconds:02d}"
             self.pen.text((x, bottom + 12), label, font=_font(20), fill=_SOFT, anchor="ma")
 
     def _lane(self, channel: Channel, row: int, top: int) -> None:
@@ -181,9 +184,9 @@ class _Sheet:
             left, right = self.x(part.start, row), self.x(part.end, row)
             bottom = self.top(row) + self.lanes_height - _LANE_GAP
             self.pen.rectangle((left, self.top(row), right, bottom), fill=_LANE_PAPER)
-            self.pen.text(
-                ((left + right) / 2, (self.top(row) + bottom) / 2), "hung up", font=_font(22), fill=_SOFT, anchor="mm"
-            )
+            if right - left > self.pen.textlength("hung up", font=_font(22)):
+                middle = ((left + right) / 2, (self.top(row) + bottom) / 2)
+                self.pen.text(middle, "hung up", font=_font(22), fill=_SOFT, anchor="mm")
 
     def _overlaps(self, row: int) -> None:
         for overlap in self.findings.overlaps:
