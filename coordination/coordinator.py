@@ -1,0 +1,141 @@
+"""The coordinator: opens the store and hands out the parts. One per process is enough for any number of rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis
+
+from coordination.ids import DEFAULT_TENANT, ProcessId, RoomName, Tenant, new_process_id
+from coordination.leases.engine import LeaseEngine
+from coordination.leases.lease import Lease
+from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
+from coordination.ports import Silencer
+from coordination.room.changes import Changes
+from coordination.room.context import SharedContext, Snapshot
+from coordination.room.room import Room
+from coordination.settings import CoordinatorSettings
+from coordination.store.keys import UNATTENDED_TTL
+from coordination.store.store import Store
+
+__all__ = ["Coordinator", "Opening", "Room"]
+
+
+class Opening:
+    """What `Coordinator.open` returns: await it, or use it in `async with`."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def __await__(self) -> Generator[Any, None, Coordinator]:
+        return self._coordinator.start().__await__()
+
+    async def __aenter__(self) -> Coordinator:
+        return await self._coordinator.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._coordinator.close()
+
+
+class Coordinator:
+    """This process's part in the coordination: two connections to Redis, and everything that is built on them."""
+
+    def __init__(self, target: str | Redis | None = None, *, settings: CoordinatorSettings | None = None) -> None:
+        """Nothing is connected yet. Raises `InvalidSettings` without a URL or for one that is none."""
+        self.settings = settings or CoordinatorSettings()
+        chosen = target if target is not None else self.settings.require_redis_url()
+        self._store = Store(chosen, prefix=self.settings.prefix, allow_eviction=self.settings.allow_eviction)
+        self.process: ProcessId = new_process_id()
+        self._engine = LeaseEngine(self._store, self.process)
+        self._locks = Locks(self._engine)
+        self._rooms: dict[tuple[Tenant, RoomName], Room] = {}
+
+    @classmethod
+    def open(cls, target: str | Redis | None = None, *, settings: CoordinatorSettings | None = None) -> Opening:
+        """Connects: `await Coordinator.open(url)`, or `async with Coordinator.open(url) as coordinator`.
+
+        `target` is a URL or an existing redis-py client; without one the settings (BATON_REDIS_URL) are asked.
+        Raises `InvalidSettings`, `StoreRefused`, `StoreUnavailable`.
+        """
+        return Opening(cls(target, settings=settings))
+
+    async def start(self) -> Self:
+        await self._store.open()
+        return self
+
+    async def close(self) -> None:
+        """Leaves all rooms, gives back all leases, disconnects. A client that was passed in stays open."""
+        for room in list(self._rooms.values()):
+            await room.close()
+        self._rooms.clear()
+        await self._engine.close()
+        await self._store.close()
+
+    aclose = close
+
+    async def ping(self) -> None:
+        """Returns if Redis answers. Raises `StoreUnavailable` or `StoreRefused`."""
+        await self._store.command("PING")
+
+    def room(self, name: str, *, tenant: str = DEFAULT_TENANT, silencer: Silencer | None = None) -> Room:
+        """The room of that name (in LiveKit its SID) and tenant; the same object for the same pair.
+
+        With a `silencer` the rule of expiry holds for its floor. Raises `InvalidName`.
+        """
+        key = (Tenant(tenant), RoomName(name))
+        if key not in self._rooms or silencer is not None:
+            self._rooms[key] = Room(
+                self._engine,
+                RoomName(name),
+                Tenant(tenant),
+                silencer=silencer,
+                floor_ttl=self.settings.floor_ttl,
+                keep=self.settings.keep_floor,
+            )
+        return self._rooms[key]
+
+    # -- locks --------------------------------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        resource: str,
+        *,
+        ttl: timedelta = LOCK_TTL,
+        timeout: timedelta | None = LOCK_TIMEOUT,
+        priority: int = 0,
+    ) -> AbstractAsyncContextManager[Lease]:
+        """`async with coordinator.lock(...) as lease`: see `Locks.hold`."""
+        return self._locks.hold(resource, ttl=ttl, timeout=timeout, priority=priority)
+
+    async def acquire_lock(
+        self,
+        resource: str,
+        *,
+        ttl: timedelta = LOCK_TTL,
+        timeout: timedelta | None = LOCK_TIMEOUT,
+        priority: int = 0,
+    ) -> Lease:
+        """Waits for a lock; release the lease yourself. See `Locks.acquire`."""
+        return await self._locks.acquire(resource, ttl=ttl, timeout=timeout, priority=priority)
+
+    # -- context ------------------------------------------------------------------------------------------------------
+
+    async def share_context(self, room: str, context: dict[str, Any], *, tenant: str = DEFAULT_TENANT) -> Snapshot:
+        """Merges `context` into what the agents of a room know. See `SharedContext.update`."""
+        return await self.room(room, tenant=tenant).context.update(context)
+
+    async def read_context(self, room: str, *, tenant: str = DEFAULT_TENANT) -> Snapshot:
+        """What the agents of a room know: `snapshot.data`, `snapshot.version`."""
+        return await self.room(room, tenant=tenant).context.read()
+
+    def context(self, scope: str, *, ttl: timedelta = UNATTENDED_TTL) -> SharedContext:
+        """A context that is no room's, such as `user:42`; it lives for `ttl` after its first write."""
+        keys = self._store.keys.context(scope)
+        changes = Changes(self._store.subscriber, keys.everyone)
+        return SharedContext(self._store, keys, changes, name=scope, ttl=ttl)

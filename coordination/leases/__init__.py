@@ -1,0 +1,1 @@
+"""Ownership as a value: leases with fences, and general locks on top of them."""

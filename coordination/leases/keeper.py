@@ -1,0 +1,222 @@
+"""Keeps leases alive: renewal at a third of the TTL, loss as soon as it is known, release.
+
+A grant that was pushed is provisional until its first renewal, which goes out at once. Whoever passes a lease on looks
+once more at the end of that window (`watch_grant`), so a waiter that died or stopped at the head of the queue costs the
+others a quarter of a second, not a TTL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from coordination.errors import StoreError, StoreRefused
+from coordination.ids import Fence
+from coordination.leases.lease import Lease, LossReason
+from coordination.leases.request import MICROSECONDS, LeaseRequest
+from coordination.metrics import METRICS
+from coordination.store.keys import LeaseKeys
+from coordination.store.scripts import Script
+from coordination.store.store import Store
+
+logger = logging.getLogger("coordination.leases")
+
+RENEW: Final = Script.load("lease/renew")
+RELEASE: Final = Script.load("lease/release")
+SETTLE: Final = Script.load("lease/settle")
+
+RENEWALS_PER_TTL: Final = 3
+RETRY: Final = 0.05
+"""Seconds between attempts to renew while the store is away."""
+SEEN_FOR: Final = 50.0
+"""Seconds for which the server must still know a fence that this process saw: less than the keys live."""
+
+
+class Keeper:
+    """The leases that this process holds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.held: dict[str, Lease] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- fences that this process has seen ----------------------------------------------------------------------------
+
+    def saw(self, lease_key: str, fence: int) -> None:
+        """Remembers the highest fence of a resource."""
+        known, _ = self._seen.get(lease_key, (0, 0.0))
+        if fence >= known:
+            self._seen[lease_key] = (fence, asyncio.get_running_loop().time())
+
+    def seen(self, lease_key: str) -> tuple[int, bool]:
+        """The highest fence seen, and whether that is so recent that the server must know it too."""
+        fence, at = self._seen.get(lease_key, (0, 0.0))
+        return fence, fence > 0 and asyncio.get_running_loop().time() - at < SEEN_FOR
+
+    def forget_resource(self, lease_key: str) -> None:
+        self._seen.pop(lease_key, None)
+
+    # -- holding ------------------------------------------------------------------------------------------------------
+
+    def hold(self, request: LeaseRequest, fence: int, deadline: float, *, provisional: bool = False) -> Lease:
+        """The lease of a grant. A provisional one is confirmed by a renewal that starts at once."""
+        self.saw(request.keys.lease, fence)
+        lease = self.held.get(request.id)
+        if lease is None:
+            strict = provisional or not request.keep
+            lease = Lease(self, request, Fence(fence), deadline=deadline, strict=strict)
+            self.held[request.id] = lease
+            METRICS.granted(request)
+        elif fence >= lease.fence:
+            lease.fence, lease.deadline = Fence(fence), max(deadline, lease.deadline)
+        if provisional:
+            self.spawn(self.renew(lease), "baton-confirm")
+        else:
+            self._schedule_renewal(lease)
+        return lease
+
+    def _schedule_renewal(self, lease: Lease) -> None:
+        loop, request = asyncio.get_running_loop(), lease.request
+        if (timer := self._timers.get(request.id)) is not None:
+            timer.cancel()
+        delay = request.ttl_us / MICROSECONDS / RENEWALS_PER_TTL
+        self._timers[request.id] = loop.call_later(delay, self._start_renewal, lease)
+
+    def _start_renewal(self, lease: Lease) -> None:
+        if lease.reason is None:
+            self.spawn(self.renew(lease), "baton-renew")
+
+    async def renew(self, lease: Lease) -> None:
+        """Renews until it succeeds, the lease is lost, or (unless policy `keep`) its deadline is over."""
+        loop, request = asyncio.get_running_loop(), lease.request
+        expiry = loop.call_at(lease.deadline, self._expire, lease)
+        try:
+            while lease.reason is None:
+                sent_at = loop.time()
+                try:
+                    won, fence, _, holder = await self._send_renewal(lease)
+                except StoreError as error:
+                    if isinstance(error, StoreRefused):
+                        logger.error("a lease on %s cannot be renewed: %s", request.resource, error)
+                    await asyncio.sleep(RETRY)
+                    continue
+                if not won:
+                    self.saw(request.keys.lease, fence)
+                    self.lose(lease, LossReason.SUPERSEDED if holder else LossReason.EXPIRED)
+                elif lease.reason is None:
+                    self._confirm(lease, fence, sent_at)
+                return
+        finally:
+            expiry.cancel()
+
+    async def _send_renewal(self, lease: Lease) -> tuple[int, int, int, bytes]:
+        request = lease.request
+        seen, _ = self.seen(request.keys.lease)
+        own = (request.id, request.agent, request.process, request.role, request.ttl_us, lease.fence, seen)
+        return await self._store.run(RENEW, request.keys.keys, (*request.options, *own))
+
+    def _confirm(self, lease: Lease, fence: int, sent_at: float) -> None:
+        request = lease.request
+        self.saw(request.keys.lease, fence)
+        lease.fence = Fence(fence)
+        lease.deadline = sent_at + request.ttl_us / MICROSECONDS
+        lease.strict = not request.keep
+        lease.doubtful = False
+        self._schedule_renewal(lease)
+
+    def _expire(self, lease: Lease) -> None:
+        """The server has not vouched for the lease in time."""
+        if lease.strict:
+            self.lose(lease, LossReason.EXPIRED)
+
+    def doubt(self, lease: Lease, fence: int) -> None:
+        """Somebody announced a higher fence: the lease is not held until the server has explained it."""
+        self.saw(lease.request.keys.lease, fence)
+        if lease.reason is None and not lease.doubtful:
+            lease.doubtful = True
+            self.spawn(self.renew(lease), "baton-doubt")
+
+    def lose(self, lease: Lease, reason: LossReason) -> None:
+        """Ends the lease on this side: `held` is False and `lost` is set when this returns. Idempotent."""
+        if lease.reason is not None:
+            return
+        lease.reason = reason
+        self.held.pop(lease.request.id, None)
+        if (timer := self._timers.pop(lease.request.id, None)) is not None:
+            timer.cancel()
+        METRICS.lost(lease.request, reason)
+        lease.lost.set()
+        for listener in lease.on_lost:
+            listener(lease)
+
+    async def release(self, lease: Lease) -> bool:
+        if lease.reason is not None:
+            return False
+        self.lose(lease, LossReason.RELEASED)
+        request = lease.request
+        call = self._store.run(RELEASE, request.keys.keys, (*request.options, request.id))
+        try:
+            released, fence, window = await call
+        except asyncio.CancelledError:
+            # The command may still be on its way out, or waiting for the link: it is sent again by its own task.
+            self.spawn(self._release_later(request), "baton-release")
+            raise
+        except StoreError as error:
+            logger.warning("a lease on %s was not given back and ends with its TTL: %s", request.resource, error)
+            return True
+        self.watch_grant(request.keys, request.options, fence, window)
+        return bool(released)
+
+    async def _release_later(self, request: LeaseRequest) -> None:
+        try:
+            _, fence, window = await self._store.run(RELEASE, request.keys.keys, (*request.options, request.id))
+        except StoreError as error:
+            logger.warning("a lease on %s was not given back and ends with its TTL: %s", request.resource, error)
+            return
+        self.watch_grant(request.keys, request.options, fence, window)
+
+    # -- the second look ----------------------------------------------------------------------------------------------
+
+    def watch_grant(self, keys: LeaseKeys, options: tuple[str, str, str], fence: int, window_us: int) -> None:
+        """Looks again at a pushed grant when its provisional window is over."""
+        if fence:
+            self.saw(keys.lease, fence)
+            self.spawn(self._settle(keys, options, fence, window_us), "baton-settle")
+
+    async def _settle(self, keys: LeaseKeys, options: tuple[str, str, str], fence: int, window_us: int) -> None:
+        try:
+            while fence:
+                await asyncio.sleep(window_us / MICROSECONDS + 0.002)
+                _, fence, window_us = await self._store.run(SETTLE, keys.keys, (*options, fence))
+        except StoreError as error:
+            logger.warning("a grant could not be followed up, its waiters look for themselves: %s", error)
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs background work that this keeper owns and ends."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("background work %s failed", task.get_name(), exc_info=error)
+
+    async def close(self, grace: float = 1.0) -> None:
+        """Gives back what is held and ends all background work, within `grace` seconds."""
+        for lease in list(self.held.values()):
+            self.lose(lease, LossReason.CLOSED)
+            self.spawn(self._release_later(lease.request), "baton-release")
+        urgent = [task for task in self._tasks if task.get_name() in ("baton-release", "baton-cancel")]
+        if urgent:
+            await asyncio.wait(urgent, timeout=grace)
+        rest = list(self._tasks)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""Prometheus metrics of every part, in one place.
+
+They are created on first use, not at import: in LiveKit's job processes `PROMETHEUS_MULTIPROC_DIR` must be set before
+prometheus_client is imported (docs/reference/metrics.md). Labels are bounded: a resource is named by its kind, never by
+room, tenant or agent.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
+
+    from coordination.leases.lease import LossReason
+    from coordination.leases.request import LeaseRequest
+    from coordination.ports import Silenced
+
+_WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_HOLDS: Final = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+_PHASES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    """The process's metrics; every method is cheap and never raises."""
+
+    @cached_property
+    def _grants(self) -> Counter:
+        return _counter("baton_grants", "Leases granted to this process.", "kind")
+
+    @cached_property
+    def _losses(self) -> Counter:
+        return _counter("baton_lease_ends", "Leases of this process that ended, by reason.", "kind", "reason")
+
+    @cached_property
+    def _wait(self) -> Histogram:
+        return _histogram("baton_wait_seconds", "Time from a request to its grant.", _WAITS, "kind")
+
+    @cached_property
+    def _refused(self) -> Counter:
+        return _counter("baton_refused_writes", "Writes that carried an old fence.", "part")
+
+    @cached_property
+    def _silenced(self) -> Counter:
+        return _counter("baton_silenced", "Expired or suspect holders silenced at the media server.", "outcome")
+
+    @cached_property
+    def _handoffs(self) -> Counter:
+        return _counter("baton_handoffs", "Handoffs that ended, by kind and outcome.", "kind", "outcome")
+
+    @cached_property
+    def _phase(self) -> Histogram:
+        return _histogram("baton_handoff_phase_seconds", "Duration of a phase of a handoff.", _PHASES, "kind", "phase")
+
+    @cached_property
+    def _hold(self) -> Histogram:
+        return _histogram("baton_floor_hold_seconds", "Time for which the floor was held.", _HOLDS)
+
+    def granted(self, request: LeaseRequest) -> None:
+        self._grants.labels(request.kind).inc()
+
+    def lost(self, request: LeaseRequest, reason: LossReason) -> None:
+        self._losses.labels(request.kind, reason).inc()
+
+    def waited(self, request: LeaseRequest, seconds: float) -> None:
+        self._wait.labels(request.kind).observe(seconds)
+
+    def held(self, seconds: float) -> None:
+        self._hold.observe(seconds)
+
+    def silenced(self, outcome: Silenced) -> None:
+        self._silenced.labels(outcome).inc()
+
+    def refused_write(self, part: str) -> None:
+        self._refused.labels(part).inc()
+
+    def handoff(self, kind: str, outcome: str) -> None:
+        self._handoffs.labels(kind, outcome).inc()
+
+    def handoff_phase(self, kind: str, phase: str, seconds: float) -> None:
+        self._phase.labels(kind, phase).observe(seconds)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    from prometheus_client import Counter
+
+    return Counter(name, text, labels)
+
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    from prometheus_client import Histogram
+
+    return Histogram(name, text, labels, buckets=buckets)
+
+
+METRICS: Final = Metrics()

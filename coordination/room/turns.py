@@ -1,0 +1,114 @@
+"""The turn log: what was said, by whom, under which fence. A new holder rebuilds its chat context from it.
+
+Ids are made of fence and sequence, so turns sort as they were said: an utterance that began under the previous holder
+and is written by it after the floor moved still stands before everything that the new holder says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, cast
+
+from coordination.errors import InvalidArgument, StaleFence
+from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
+from coordination.metrics import METRICS
+from coordination.room.changes import Changes, Kind
+from coordination.room.clock import moment
+from coordination.store.keys import UNATTENDED_TTL, RoomKeys
+from coordination.store.scripts import Script
+from coordination.store.store import Store
+
+APPEND: Final = Script.load("turns/append")
+PLAYED: Final = Script.load("turns/played")
+READ: Final = Script.load("turns/read")
+
+MAX_TURNS: Final = 2000
+"""The oldest leave first; an hour of quick conversation has about 700."""
+MAX_TEXT: Final = 16 * 1024
+
+
+class Speaker(StrEnum):
+    """Who said it."""
+
+    CALLER = "caller"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One utterance."""
+
+    id: TurnId
+    fence: Fence
+    seq: int
+    speaker: Speaker
+    agent: AgentId
+    """The agent that said it, or that heard the caller say it."""
+    role: RoleName
+    text: str
+    played: float | None
+    """Seconds of it that were played; None if its end was never reported."""
+    at: datetime
+    """When it was logged, by the server's clock."""
+
+
+class TurnLog:
+    """The turns of one room."""
+
+    def __init__(self, store: Store, keys: RoomKeys, changes: Changes, *, name: str) -> None:
+        self._store, self._keys, self._changes, self._name = store, keys, changes, name
+
+    async def append(
+        self, *, fence: int, speaker: Speaker, agent: str, role: str, text: str, key: str | None = None
+    ) -> Turn:
+        """Logs an utterance that began under `fence`; a repetition with the same `key` writes nothing twice.
+
+        Raises `StaleFence` for a fence that was never granted in this room, `InvalidArgument` above 16 KiB of text.
+        """
+        if len(text.encode()) > MAX_TEXT:
+            raise InvalidArgument(f"A turn of {len(text.encode())} bytes is too long; at most {MAX_TEXT} are logged.")
+        body = json.dumps({"speaker": speaker, "agent": agent, "role": role, "text": text}, ensure_ascii=False)
+        keys = (self._keys.turns, self._keys.turn_order, self._keys.roster, self._keys.floor.lease)
+        life = int(UNATTENDED_TTL.total_seconds() * 1000)
+        args = (self._keys.everyone, fence, key or new_request_id(), body, MAX_TURNS, life)
+        reply = await self._store.run(APPEND, keys, args)
+        if reply[0] == 0:
+            METRICS.refused_write("turns")
+            raise StaleFence(f"the turn log of {self._name}", fence, reply[1])
+        return _turn(reply[1], str(reply[2]).encode() + b" " + body.encode(), b"")
+
+    async def mark_played(self, turn: str, seconds: float) -> bool:
+        """Records how much of an agent's turn was played, in seconds; False if the turn is not in the log."""
+        keys = (self._keys.turns, self._keys.turn_order)
+        return bool(await self._store.run(PLAYED, keys, (self._keys.everyone, turn, f"{seconds:.3f}")))
+
+    async def read(self, *, since: str | None = None) -> tuple[Turn, ...]:
+        """The turns as they were said, all or those behind `since`."""
+        keys = (self._keys.turns, self._keys.turn_order)
+        found = cast("list[bytes]", await self._store.run(READ, keys, (since or "-",)))
+        return tuple(_turn(*found[i : i + 3]) for i in range(0, len(found), 3))
+
+    def follow(self) -> AsyncIterator[tuple[Turn, ...]]:
+        """The whole log now, and again after each change."""
+        return self._changes.watch(Kind.TURNS, self.read)
+
+
+def _turn(turn_id: bytes, stored: bytes, played: bytes) -> Turn:
+    at, _, body = stored.decode().partition(" ")
+    values: dict[str, Any] = json.loads(body)
+    fence, _, seq = turn_id.decode().partition("-")
+    return Turn(
+        id=TurnId(turn_id.decode()),
+        fence=Fence(int(fence)),
+        seq=int(seq),
+        speaker=Speaker(values["speaker"]),
+        agent=AgentId(values["agent"]),
+        role=RoleName(values["role"]),
+        text=values["text"],
+        played=float(played) if played else None,
+        at=moment(int(at)),
+    )

@@ -1,0 +1,52 @@
+"""Typed settings of the library, from arguments or from the environment (prefix `BATON_`)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coordination.errors import InvalidSettings
+
+
+class CoordinatorSettings(BaseSettings):
+    """What a process needs to know to coordinate with others. Every field is also `BATON_<NAME>` in the environment.
+
+    Durations are seconds in the environment.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BATON_", extra="ignore", frozen=True)
+
+    coordination: Literal["on", "off"] = "on"
+    """`off`: one agent per room, a plain AgentSession, no Redis at all. Said explicitly, never guessed."""
+    redis_url: str | None = None
+    """redis://, rediss:// or unix://"""
+    prefix: str = Field(default="baton", min_length=1, max_length=64)
+    """First part of every key; two installations that share a database need two prefixes."""
+    allow_eviction: bool = False
+    """Accept a server that may evict keys under memory pressure, leases included."""
+    tenant: str | None = None
+    """The tenant of all calls of this worker. Unset: what dispatch or room metadata say."""
+    floor_ttl: timedelta = Field(default=timedelta(seconds=2), ge=timedelta(milliseconds=300), le=timedelta(minutes=1))
+    """How long the floor outlives its holder's last renewal."""
+    keep_floor: bool = True
+    """A holder that cannot reach Redis goes on speaking while it is in the room (policy `keep`); False: `silence`."""
+    caller_grace: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0))
+    """How long a call outlives its last caller."""
+    handoff_deadline: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))
+    """Offer to ready: after that a handoff is given up."""
+    turn_boundary: timedelta = Field(default=timedelta(seconds=8), gt=timedelta(0))
+    """Ready to commit: how long a handoff waits for nobody to speak."""
+    utterance_limit: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0))
+    """How long an utterance that began before a swap may take to reach the one that answers it."""
+
+    def require_redis_url(self) -> str:
+        """The URL. Raises `InvalidSettings` if there is none."""
+        if not self.redis_url:
+            raise InvalidSettings(
+                "No Redis is configured: set BATON_REDIS_URL, e.g. redis://localhost:6379. "
+                'An application with one agent per room needs none: BATON_COORDINATION=off or coordination="off".'
+            )
+        return self.redis_url

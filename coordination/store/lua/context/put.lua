@@ -1,0 +1,26 @@
+#!lua
+-- Replaces a context document if it is at the expected version, and the fence that comes along is the current one.
+-- KEYS  1 context, 2 roster, 3 lease of the floor
+-- ARGV  1 channel of everyone, 2 expected version, 3 document (JSON), 4 highest version seen, 5 fence or '',
+--       6 ms to live without a roster
+-- Returns {1, version}; {0, current version}; {2, current fence} if the fence is old
+--@include room
+local h = redis.call('HMGET', KEYS[1], 'version', 'document')
+local version = tonumber(h[1] or 0)
+if ARGV[5] ~= '' then
+  local fence = redis.call('HMGET', KEYS[3], 'f', 'rid')
+  if fence[1] ~= ARGV[5] or not fence[2] then
+    return {2, tonumber(fence[1] or 0)}
+  end
+end
+if h[2] == ARGV[3] and version > tonumber(ARGV[2]) then
+  return {1, version}
+end
+if version ~= tonumber(ARGV[2]) then
+  return {0, version}
+end
+local newer = math.max(clock(), version + 1, tonumber(ARGV[4]) + 1)
+redis.call('HSET', KEYS[1], 'version', digits(newer), 'document', ARGV[3])
+keep(KEYS[1], KEYS[2], ARGV[6])
+tell(ARGV[1], 'context')
+return {1, newer}

@@ -1,0 +1,28 @@
+"""A real Valkey for the whole session, an empty database and an open store for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from coordination.dev.valkey import EmbeddedValkey
+from coordination.store import Store
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
+    store = Store(valkey.url)
+    await store.open()
+    await store.command("FLUSHALL")
+    yield store
+    names: list[bytes] = await store.command("KEYS", "*")
+    eternal = [name for name in names if await store.command("PTTL", name) == -1]
+    await store.close()
+    assert not eternal, f"these keys have no TTL: {eternal}"
