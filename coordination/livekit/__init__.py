@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from coordination.livekit.entry import Continuation, EntryKind
     from coordination.livekit.handoff import handoff_to
-    from coordination.livekit.join import CallPolicy
     from coordination.livekit.server import CoordinatedServer
     from coordination.livekit.session import CoordinatedSession
 
 _NAMES = {
-    "CallPolicy": "join",
     "Continuation": "entry",
     "CoordinatedServer": "server",
     "CoordinatedSession": "session",
@@ -25,7 +23,6 @@ _NAMES = {
 }
 
 __all__ = [
-    "CallPolicy",
     "Continuation",
     "CoordinatedServer",
     "CoordinatedSession",

@@ -117,6 +117,7 @@ def _request(seat: Seat, role: str, context: HandoffContext) -> HandoffRequest:
         raise HandoffFailed(role, "this agent serves that role itself")
     if seat.departure is not None:
         raise HandoffFailed(role, f"a handoff to {seat.departure.role!r} is under way already")
+    context.encode()
     return HandoffRequest(lease=lease, role=wanted, context=context)
 
 
@@ -209,7 +210,7 @@ class Departure:
             if current.id != handoff.id or current.state is HandoffState.ABORTED:
                 raise self._failed(current.reason or "it was withdrawn")
             if current.state is HandoffState.READY:
-                self.handoff = current
+                self.handoff, self.kind = current, current.kind
                 self.target_identity = await self._identity_of(current.to_agent)
                 return
 
@@ -245,10 +246,14 @@ class Departure:
         if self.seat.session.utterance.open:
             await self._note(UtteranceState.OPEN)
             await asyncio.sleep(HEAD_START.total_seconds())
+        await self.seat.session.hush()
         try:
             await self.seat.room.handoffs.commit(self.request.lease, handoff.id)
         except (HandoffError, LeaseError) as refusal:
             raise self._failed(str(refusal)) from refusal
+        finally:
+            if self.seat.lease is self.request.lease:
+                self.seat.session.gate.open(self.request.lease)
 
     async def _withdraw(self, reason: str) -> None:
         if self._told_open:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from livekit.agents import JobContext
@@ -31,20 +30,6 @@ DEFAULT_ROLE = RoleName("agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallPolicy:
-    """How this session behaves in a call, apart from what the core decides."""
-
-    caller_grace: timedelta = timedelta(seconds=10)
-    """How long a call without callers goes on; one who drops and comes back within it finds it as it was."""
-    handoff_deadline: timedelta = timedelta(seconds=10)
-    """From an offer until the new agent is ready. A dispatched one needs about half a second, if a worker is idle."""
-    turn_boundary: timedelta = timedelta(seconds=8)
-    """How long the floor waits for a moment in which nobody speaks. After that it moves in the middle of something."""
-    utterance_limit: timedelta = timedelta(seconds=25)
-    """How long an agent that lost the floor goes on transcribing what the caller had begun to say under it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JoinPlan:
     """What is known about a job before it takes its seat."""
 
@@ -58,14 +43,14 @@ class JoinPlan:
     standby: bool
     """Dispatched to stand by, even if the call has no holder yet."""
     caller: str | None
-    settings: CallPolicy
+    settings: CoordinatorSettings
 
     @property
     def stands_by(self) -> bool:
         return self.standby or self.handoff is not None
 
 
-def plan_join(ctx: JobContext, policy: CallPolicy, resolver: TenantResolver = resolve_tenant) -> JoinPlan:
+def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantResolver = resolve_tenant) -> JoinPlan:
     """Reads job, dispatch and room. The room must be connected. Raises `MetadataError` for what cannot be read."""
     job, name = ctx.job, ctx.room.name
     dispatched = DispatchMetadata.parse(job.metadata, room=name)
@@ -76,12 +61,12 @@ def plan_join(ctx: JobContext, policy: CallPolicy, resolver: TenantResolver = re
         agent=AgentId(job.id),
         role=RoleName(job.agent_name) if job.agent_name else DEFAULT_ROLE,
         worker=WorkerId(os.environ.get(WORKER_ID) or ctx.worker_id or f"process-{os.getpid()}"),
-        tenant=resolver(sources),
+        tenant=Tenant(settings.tenant) if settings.tenant else resolver(sources),
         identity=ctx.room.local_participant.identity,
         handoff=dispatched.handoff,
         standby=isinstance(ours, dict) and ours.get("standby") is True,
         caller=find_caller(ctx.room, record),
-        settings=policy,
+        settings=settings,
     )
 
 
@@ -90,13 +75,12 @@ async def take_seat(
     ctx: JobContext,
     *,
     settings: CoordinatorSettings,
-    policy: CallPolicy,
     skills: tuple[str, ...] = (),
 ) -> Seat:
     """Joins the call's roster under a claim of the role. Raises `RoleTaken` if a live agent serves it already."""
     from coordination.livekit.seat import Seat
 
-    plan = plan_join(ctx, policy)
+    plan = plan_join(ctx, settings)
     sid = await ctx.room.sid
     async with AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(shared_coordinator(ctx, settings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -24,7 +25,7 @@ from coordination.leases.lease import Lease
 from coordination.livekit.conversation import Conversation
 from coordination.livekit.entry import Continuation, Entry
 from coordination.livekit.gate import AudioGate, Gate, TextGate
-from coordination.livekit.join import CallPolicy, take_seat
+from coordination.livekit.join import take_seat
 from coordination.livekit.listening import CallerInput
 from coordination.livekit.seat import Seat
 from coordination.livekit.standby import Stage
@@ -61,11 +62,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
         *,
         coordination: Literal["on", "off"] | None = None,
         settings: CoordinatorSettings | None = None,
-        policy: CallPolicy | None = None,
         skills: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
-        """`options` are those of `AgentSession`. `skills` and `policy` concern this agent alone.
+        """`options` are those of `AgentSession`. `skills` are what this agent is listed with.
 
         Raises `InvalidSettings` when coordination is on and nothing says where Redis is.
         """
@@ -73,7 +73,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         self._settings = settings or CoordinatorSettings()
         on = (coordination or self._settings.coordination) == "on"
         self.coordinated = on and not ctx.is_fake_job()
-        self._policy, self._skills = policy or CallPolicy(), skills
+        self._skills = skills
         if self.coordinated:
             self._settings.require_redis_url()
             # The default would replace the caller's first words by silence while the agent greets.
@@ -123,9 +123,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         await self._ctx.connect()
         check_outputs(self.output, self._ctx.room)
         try:
-            self.seat = await take_seat(
-                self, self._ctx, settings=self._settings, policy=self._policy, skills=self._skills
-            )
+            self.seat = await take_seat(self, self._ctx, settings=self._settings, skills=self._skills)
         except RoleTaken as taken:
             logger.info("leaving: %s", taken)
             self._ctx.shutdown(str(taken))
@@ -240,6 +238,16 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """Nobody speaks, and nothing that was said waits for its words or its answer."""
         idle = self.current_speech is None and self.agent_state != "speaking"
         return idle and not self.utterance.open and not self.utterance.being_answered
+
+    async def hush(self) -> None:
+        """Closes the gate and returns when nothing that passed it is heard any more; at once if nobody speaks."""
+        self.gate.close()
+        voice = self.output.audio
+        silent_at = voice.statistics.silent_at if isinstance(voice, AudioGate) else None
+        left = (silent_at or 0.0) - time.monotonic()
+        if left > 0:
+            self._interrupt_all()
+            await asyncio.sleep(left)
 
     async def last_carried(self) -> tuple[str, str]:
         """Turn id and text of the caller turn that was completed after the floor had moved."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from livekit import rtc
 
-from coordination.handoff.protocol import HandoffState
 from coordination.ids import AgentId
 from coordination.leases.lease import Lease
 from coordination.livekit.entry import Continuation, Entry, EntryKind
@@ -132,7 +131,7 @@ class Succession:
     async def _withdraw_offer(self) -> None:
         """An offer of the old holder has nobody left to commit it, and would be in the way of the next one."""
         handoff = await self._seat.room.handoffs.current()
-        if handoff is not None and handoff.state not in (HandoffState.COMMITTED, HandoffState.ABORTED):
+        if handoff is not None and handoff.open:
             await self._seat.room.handoffs.abort(handoff.id, reason="the agent that offered it is gone")
 
     async def _accept_grant(self) -> None:

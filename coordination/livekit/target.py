@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from coordination.errors import CoordinationError, HandoffError
-from coordination.handoff.protocol import Handoff, HandoffState
+from coordination.handoff.protocol import Handoff, HandoffKind, HandoffState
 from coordination.leases.lease import Lease
 from coordination.livekit.entry import Continuation, Entry, EntryKind, Opening, opening_of
 from coordination.livekit.identity import agent_identity
@@ -73,7 +73,8 @@ class Target:
     async def _take(self, offer: Handoff) -> Lease | None:
         """Claims, prepares and waits for the floor; None if it comes to nothing."""
         try:
-            handoff = await self._seat.room.handoffs.claim(offer.id, agent=self._seat.agent)
+            kind = HandoffKind.DISPATCHED if self._seat.plan.handoff == offer.id else HandoffKind.STANDBY
+            handoff = await self._seat.room.handoffs.claim(offer.id, agent=self._seat.agent, kind=kind)
         except HandoffError as refusal:
             logger.debug("another agent took the offer, or it is gone: %s", refusal)
             return None

@@ -17,7 +17,7 @@ from livekit.agents import llm
 from livekit.agents.voice import io
 
 from coordination.errors import CoordinationError
-from coordination.ids import AgentId, Fence, RoleName, TurnId
+from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
 from coordination.room.turns import Speaker, Turn, TurnLog
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class TurnWriter:
             done.set_result(None)
             return done
         self._seen.add(message.id)
-        return self._append(Speaker.CALLER, text)
+        return self._append(Speaker.CALLER, text, key=message.id)
 
     def known(self, message_id: str) -> None:
         """Marks a message as logged already, by whoever heard it."""
@@ -56,7 +56,7 @@ class TurnWriter:
     def agent(self, text: str) -> None:
         """Logs what the agent is about to say."""
         if text.strip():
-            self._unplayed.append(self._append(Speaker.AGENT, text))
+            self._unplayed.append(self._append(Speaker.AGENT, text, key=new_request_id()))
 
     def played(self, seconds: float) -> None:
         """The newest text has been played for so long. Older ones that were never reported were never heard."""
@@ -81,14 +81,14 @@ class TurnWriter:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    def _append(self, speaker: Speaker, text: str) -> asyncio.Future[Turn | None]:
+    def _append(self, speaker: Speaker, text: str, *, key: str) -> asyncio.Future[Turn | None]:
         entry: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
         fence = self.fence
 
         async def append() -> None:
             try:
                 if fence is not None:
-                    entry.set_result(await self._store(fence, speaker, text))
+                    entry.set_result(await self._store(fence, speaker, text, key))
             finally:
                 if not entry.done():
                     entry.set_result(None)
@@ -96,8 +96,10 @@ class TurnWriter:
         self._queue.put_nowait(append)
         return entry
 
-    async def _store(self, fence: Fence, speaker: Speaker, text: str) -> Turn:
-        turn = await self._turns.append(fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=text)
+    async def _store(self, fence: Fence, speaker: Speaker, text: str, key: str) -> Turn:
+        turn = await self._turns.append(
+            fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=text, key=key
+        )
         self.mine.add(turn.id)
         return turn
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from coordination.room.turns import Speaker, Turn
-from coordination.settings import CoordinatorSettings
 from livekit.agents import Agent, JobContext, RunContext, function_tool, llm
 
-from coordination.livekit import CallPolicy, CoordinatedSession, handoff_to
+from coordination.livekit import CoordinatedSession, handoff_to
 from coordination.livekit.seat import Seat
+from coordination.room.turns import Speaker, Turn
+from coordination.settings import CoordinatorSettings
 from tests.rooms.callers import Caller, calling
 from tests.rooms.ears import eventually
 from tests.rooms.jobs import Job
@@ -47,7 +47,7 @@ class Options:
     announce: str | None = None
     stt_delay: float = 0.0
     deadline: timedelta | None = None
-    policy: CallPolicy = field(default_factory=CallPolicy)
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
     metadata: dict[str, Any] | None = None
 
 
@@ -102,8 +102,7 @@ class Player:
     async def _entrypoint(self, ctx: JobContext) -> None:
         self.session = CoordinatedSession[None](
             ctx,
-            settings=CoordinatorSettings(redis_url=self._redis_url),
-            policy=self.options.policy,
+            settings=CoordinatorSettings(redis_url=self._redis_url, **self.options.settings),
             stt=self.stt,
             llm=self.llm,
             tts=self.tts,

@@ -116,7 +116,7 @@ async def test_a_handoff_that_cannot_be_is_told_as_a_sentence_and_never_raised(
         reception = await team.join("receptionist")
         billing = await team.join("billing", metadata=STANDBY)
         await team.quiet()
-        holder, standby = SimpleNamespace(session=reception.session), SimpleNamespace(session=billing.session)
+        holder, standby = (SimpleNamespace(session=player.session) for player in (reception, billing))
 
         answers = {
             "itself": await handoff_to(holder, "receptionist", summary="-"),  # type: ignore[arg-type]

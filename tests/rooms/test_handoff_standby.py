@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from coordination.livekit import CallPolicy
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import STANDBY, gathering
@@ -93,9 +92,9 @@ async def test_an_utterance_over_the_commit_is_finished_by_the_old_agent_and_ans
     make_room: RoomFactory, redis_url: str
 ) -> None:
     """The caller talks on for longer than the floor waits: it moves in the middle of the utterance."""
-    hasty = CallPolicy(turn_boundary=timedelta(milliseconds=300))
+    hasty = {"turn_boundary": timedelta(milliseconds=300)}
     async with gathering(await make_room(), redis_url) as team:
-        reception = await team.join("receptionist", roles=ROLES, policy=hasty, opening="now billing")
+        reception = await team.join("receptionist", roles=ROLES, settings=hasty, opening="now billing")
         billing = await team.join("billing", roles=ROLES, metadata=STANDBY)
         billing.tts.first_byte = 0.6  # so long does it take to get ready
         await team.quiet()

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 from livekit import rtc
 
-from coordination.livekit import CallPolicy
 from coordination.livekit.messages import FLOOR_TOPIC, FloorAnnouncement
 from coordination.room.members import MemberState
 from tests.rooms.callers import calling
@@ -64,10 +63,10 @@ async def test_agents_link_to_the_caller_and_not_to_who_joins_later(make_room: R
 async def test_all_agents_leave_when_the_last_caller_has_been_gone_for_the_grace_time(
     make_room: RoomFactory, redis_url: str
 ) -> None:
-    policy = CallPolicy(caller_grace=timedelta(seconds=1.5))
+    short = {"caller_grace": timedelta(seconds=1.5)}
     async with gathering(await make_room(), redis_url) as team:
-        reception = await team.join("receptionist", policy=policy)
-        billing = await team.join("billing", metadata=STANDBY, policy=policy)
+        reception = await team.join("receptionist", settings=short)
+        billing = await team.join("billing", metadata=STANDBY, settings=short)
         await team.quiet()
 
         await team.caller.room.disconnect()
