@@ -15,11 +15,12 @@ from typing import Any
 import yaml
 from redis.asyncio import Redis
 
+from config import Role
 from coordination.dev.livekit_program import DOCKER_IMAGE, provide_program
 from coordination.dev.ports import free_tcp_ports, free_udp_port
 from coordination.dev.valkey import EmbeddedValkey
 
-ROLES = ("receptionist", "billing", "technical")
+ROLES = [role.value for role in Role]
 
 
 def _seconds(duration: str) -> int:

@@ -13,10 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from config import Role
-
 
 def _copied(dockerfile: list[str]) -> list[str]:
     sources: list[str] = []
@@ -60,15 +56,13 @@ def test_the_last_stage_does_not_run_as_root(dockerfile: list[str]) -> None:
     assert users[0].split(":")[0] not in {"0", "root"}
 
 
-@pytest.mark.parametrize("role", [role.value for role in Role])
-def test_the_entry_point_starts_every_role(
-    dockerfile: list[str], root: Path, deployments: dict[str, dict[str, Any]], role: str
+def test_the_entry_point_runs_what_the_manifests_ask_for(
+    dockerfile: list[str], root: Path, deployments: dict[str, dict[str, Any]]
 ) -> None:
     """Without a LiveKit server to register at, a worker that was found and loaded says that it has no URL."""
     line = next(line for line in dockerfile if line.startswith("ENTRYPOINT "))
     program, *arguments = json.loads(line.removeprefix("ENTRYPOINT "))
-    (container,) = deployments[role]["spec"]["template"]["spec"]["containers"]
-    assert program == "python"
+    (container,) = deployments["billing"]["spec"]["template"]["spec"]["containers"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LIVEKIT_")}
 
     result = subprocess.run(
@@ -81,5 +75,6 @@ def test_the_entry_point_starts_every_role(
         check=False,
     )
 
-    assert result.returncode != 0
+    assert program == "python"
     assert "LIVEKIT_URL" in result.stdout + result.stderr
+    assert "No such command" not in result.stderr

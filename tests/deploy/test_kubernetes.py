@@ -8,7 +8,9 @@ from typing import Any
 
 import kubernetes_validate
 
-ROLES = ("receptionist", "billing", "technical")
+from config import Role
+
+ROLES = [role.value for role in Role]
 
 
 def _pod(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +39,10 @@ def test_every_role_has_a_deployment_and_they_differ_in_the_role_only(deployment
     def anonymous(role: str) -> str:
         return repr(copy.deepcopy(deployments[role])).replace(role, "ROLE")
 
-    assert set(deployments) == set(ROLES)
+    assert list(deployments) == ROLES
     assert len({anonymous(role) for role in ROLES}) == 1
+    for role in ROLES:
+        assert _worker(deployments[role])["args"] == ["start", role]
 
 
 def test_a_pod_has_longer_to_end_than_the_worker_needs(deployments: dict[str, dict[str, Any]], ending: float) -> None:
