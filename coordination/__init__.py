@@ -9,18 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coordination.coordinator import Coordinator
+    from coordination.coordinator import Coordinator, Room
     from coordination.errors import CoordinationError, FloorTimeout, LeaseLost, LeaseTimeout, StaleFence
     from coordination.handoff.context import HandoffContext
     from coordination.leases.lease import Lease
     from coordination.livekit import CoordinatedServer, CoordinatedSession, handoff_to
-    from coordination.room.room import Room
     from coordination.settings import CoordinatorSettings
 
 _HOMES = {
     "Coordinator": "coordination.coordinator",
     "CoordinatorSettings": "coordination.settings",
-    "Room": "coordination.room.room",
+    "Room": "coordination.coordinator",
     "Lease": "coordination.leases.lease",
     "HandoffContext": "coordination.handoff.context",
     "CoordinatedServer": "coordination.livekit",

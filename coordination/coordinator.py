@@ -8,8 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from redis.asyncio import Redis
-
+from coordination.handoff.protocol import Handoffs
 from coordination.ids import DEFAULT_TENANT, ProcessId, RoomName, Tenant, new_process_id
 from coordination.leases.engine import LeaseEngine
 from coordination.leases.lease import Lease
@@ -17,12 +16,47 @@ from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
 from coordination.ports import Silencer
 from coordination.room.changes import Changes
 from coordination.room.context import SharedContext, Snapshot
-from coordination.room.room import Room
+from coordination.room.events import Events
+from coordination.room.floor import Floor
+from coordination.room.roster import Roster
+from coordination.room.turns import TurnLog
 from coordination.settings import CoordinatorSettings
+from coordination.store.endpoint import Target
 from coordination.store.keys import UNATTENDED_TTL
 from coordination.store.store import Store
 
 __all__ = ["Coordinator", "Opening", "Room"]
+
+
+class Room:
+    """What several agents share in one room. Nothing is subscribed or written before a part is used."""
+
+    def __init__(
+        self,
+        engine: LeaseEngine,
+        name: RoomName,
+        tenant: Tenant,
+        *,
+        silencer: Silencer | None,
+        floor_ttl: timedelta,
+        keep: bool,
+    ) -> None:
+        store = engine.store
+        keys = store.keys.room(name, tenant)
+        self.name, self.tenant = name, tenant
+        self._changes = Changes(store.subscriber, keys.everyone, also=lambda: engine.listen(keys.floor))
+        self.floor = Floor(engine, keys, self._changes, name=name, silencer=silencer, ttl=floor_ttl, keep=keep)
+        self.roster = Roster(store, keys, engine.process, self._changes)
+        self.context = SharedContext(store, keys, self._changes, name=name)
+        self.turns = TurnLog(store, keys, self._changes, name=name)
+        self.events = Events(store, keys)
+        self.handoffs = Handoffs(engine, keys, self._changes, self.floor)
+
+    async def close(self) -> None:
+        """Leaves: memberships end, leases are given back, channels are unsubscribed. What is shared stays."""
+        await self.roster.close()
+        await self.floor.close()
+        await self._changes.close()
 
 
 class Opening:
@@ -46,7 +80,7 @@ class Opening:
 class Coordinator:
     """This process's part in the coordination: two connections to Redis, and everything that is built on them."""
 
-    def __init__(self, target: str | Redis | None = None, *, settings: CoordinatorSettings | None = None) -> None:
+    def __init__(self, target: Target | None = None, *, settings: CoordinatorSettings | None = None) -> None:
         """Nothing is connected yet. Raises `InvalidSettings` without a URL or for one that is none."""
         self.settings = settings or CoordinatorSettings()
         chosen = target if target is not None else self.settings.require_redis_url()
@@ -57,7 +91,7 @@ class Coordinator:
         self._rooms: dict[tuple[Tenant, RoomName], Room] = {}
 
     @classmethod
-    def open(cls, target: str | Redis | None = None, *, settings: CoordinatorSettings | None = None) -> Opening:
+    def open(cls, target: Target | None = None, *, settings: CoordinatorSettings | None = None) -> Opening:
         """Connects: `await Coordinator.open(url)`, or `async with Coordinator.open(url) as coordinator`.
 
         `target` is a URL or an existing redis-py client; without one the settings (BATON_REDIS_URL) are asked.

@@ -17,7 +17,7 @@ from coordination.room.floor import FloorState
 from coordination.room.members import Member
 
 if TYPE_CHECKING:
-    from coordination.room.room import Room
+    from coordination.coordinator import Room
 
 Reason = Annotated[str, typer.Option(help="What the agents and the room's events are told.")]
 

@@ -11,12 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from coordination.coordinator import Coordinator
+from coordination.coordinator import Coordinator, Room
 from coordination.dev.extras import require_livekit
 from coordination.dev.livekit_server import ExternalLiveKit
 from coordination.ids import DEFAULT_TENANT, RoomName, Tenant, check_name
 from coordination.ports import Silencer
-from coordination.room.room import Room
 
 _SID = re.compile(r"RM_[A-Za-z0-9]+")
 

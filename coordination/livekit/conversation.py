@@ -71,12 +71,13 @@ class Conversation:
             return
         with self._session.utterance.answering():
             logged = seat.turns.caller(message)
-            self._session.utterance.completed()
             if not seat.holds:
                 # The words are the caller's, whoever answers them; this agent may not, and must not keep them either.
                 turn = await logged
                 self.carried_turn = (turn.id if turn else message.id, message.text_content or "")
+                self._session.utterance.completed()
                 raise StopResponse
+            self._session.utterance.completed()
             self.settle()
             await original(turn_ctx, message)
 

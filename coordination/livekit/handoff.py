@@ -281,8 +281,7 @@ class Departure:
                 break
             await asyncio.sleep(LOOK_EVERY.total_seconds())
         if self._told_open:
-            turn = await self.seat.session.last_carried()
-            await self._note(UtteranceState.DONE, *turn)
+            await self._note(UtteranceState.DONE, *self.seat.session.last_carried)
 
     async def _note(self, state: UtteranceState, turn: str = "", text: str = "") -> None:
         if self.handoff is None:

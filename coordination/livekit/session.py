@@ -249,7 +249,8 @@ class CoordinatedSession(AgentSession[UserdataT]):
             self._interrupt_all()
             await asyncio.sleep(left)
 
-    async def last_carried(self) -> tuple[str, str]:
+    @property
+    def last_carried(self) -> tuple[str, str]:
         """Turn id and text of the caller turn that was completed after the floor had moved."""
         return self._conversation.carried_turn
 

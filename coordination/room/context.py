@@ -1,7 +1,7 @@
 """Shared context: one JSON document per room, or per any other scope, with a version.
 
-A version follows the rule of fences: it grows even over a failover, so no version names two contents. A write is a merge
-patch (RFC 7396) or a compare-and-set; with a lease it is refused by the same script if the fence of that is old.
+A version follows the rule of fences: it grows even over a failover, so no version names two contents. A write is a
+merge patch (RFC 7396) or a compare-and-set; with a lease it is refused by the script if the fence of that is old.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ from coordination.errors import InvalidSettings
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds that a connect and its handshake may take; a server that is alive answers in milliseconds."""
 
+Target = str | Redis
+"""A URL, or a client that the application made."""
+
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _LATER: Final = ("redis+sentinel", "redis+cluster")
 
@@ -46,7 +49,7 @@ class Endpoint:
     """The address without credentials, for messages."""
 
     @classmethod
-    def of(cls, target: str | Redis) -> Endpoint:
+    def of(cls, target: Target) -> Endpoint:
         """The endpoint of a URL or of an existing `redis.asyncio.Redis`. Raises `InvalidSettings` for anything else."""
         if isinstance(target, str):
             return cls._of_url(target)

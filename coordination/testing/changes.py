@@ -31,7 +31,7 @@ class VoiceChange:
     at: int
     """Frame of the new voice's first sound."""
     voice_gap: timedelta
-    """From the last sound of the old voice (or of the caller, or the caller's return, if later) to the first of the new one."""
+    """From the last sound of the old voice (of the caller, of the absence: whichever was last) to the new one."""
     silence: timedelta
     """Silences beyond a natural pause between the decision and the new voice, added up.
 

@@ -9,11 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from coordination.coordinator import Coordinator
+from coordination.coordinator import Coordinator, Room
 from coordination.dev import EmbeddedValkey
 from coordination.ids import AgentId, RoleName, WorkerId
 from coordination.leases.lease import LossReason
-from coordination.room.room import Room
 from tests.dev.test_cli_commands import baton
 
 ROOM = "call-7"

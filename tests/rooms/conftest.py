@@ -32,6 +32,7 @@ from contextlib import AsyncExitStack
 import pytest
 from livekit import api
 
+from coordination.dev.valkey import EmbeddedValkey
 from tests.rooms.ears import Listener, listening
 from tests.rooms.rig import LiveKitServer, LiveRoom, RoomFactory, create_room
 
@@ -88,3 +89,10 @@ async def listen(make_room: RoomFactory) -> AsyncIterator[ListenerFactory]:
             return await stack.enter_async_context(listening(await room.join(identity)))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of an embedded Valkey that the tests of this folder share; every room has keys of its own."""
+    with EmbeddedValkey() as server:
+        yield server.url

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from coordination.settings import CoordinatorSettings
 from livekit import rtc
 from livekit.agents import Agent, BackgroundAudioPlayer, JobContext, RunContext, function_tool, llm
 from livekit.agents.voice.avatar import QueueAudioOutput
@@ -14,6 +13,7 @@ from livekit.agents.voice.avatar import QueueAudioOutput
 from coordination.errors import InvalidSettings
 from coordination.livekit import CoordinatedSession
 from coordination.livekit.tracks import UnsupportedOutput
+from coordination.settings import CoordinatorSettings
 from tests.rooms.callers import calling
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually

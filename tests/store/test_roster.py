@@ -64,7 +64,7 @@ async def last_beat(store: Store, keys: RoomKeys, agent: str, ago: timedelta) ->
 
 async def vanish(store: Store, keys: RoomKeys, process: str) -> None:
     await store.subscriber.unsubscribe(keys.of_process(ProcessId(process)))
-    while await store.command("SPUBLISH", keys.of_process(ProcessId(process)), "ping"):  # noqa: ASYNC110
+    while await store.command("SPUBLISH", keys.of_process(ProcessId(process)), "ping"):
         await asyncio.sleep(0.01)
 
 
