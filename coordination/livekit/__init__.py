@@ -34,4 +34,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_NAMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "livekit":
+            raise
+        raise ImportError(f"{name} needs LiveKit Agents: pip install 'livekit-baton[livekit]'.") from error
+    return getattr(module, name)

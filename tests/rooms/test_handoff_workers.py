@@ -117,7 +117,7 @@ async def served(make_room: RoomFactory, redis_url: str, workers: dict[str, Work
         async with calling(live) as caller:
             call = Call(live, caller, coordinator.room(live.sid), workers)
             await call.dispatch("receptionist")
-            await call.held_by("receptionist")
+            await call.held_by("receptionist", within=30)
             await call.hears("receptionist", since=0.0)
             await eventually(
                 lambda: not caller.ears.hears(call.identity("receptionist"), within=0.3), "the greeting is over"
