@@ -77,7 +77,11 @@ class Reader:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._closed:
             raise APIConnectionError("the offline recogniser is closed", retryable=False)
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            # It died between two utterances: its pipes are closed with it.
+            self._process.communicate()
+            self._process = None
+        if self._process is None:
             path = os.pathsep.join(filter(None, [str(_CHECKOUT), os.environ.get("PYTHONPATH")]))
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agents.offline.recogniser"],

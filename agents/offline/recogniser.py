@@ -29,10 +29,10 @@ _PHONE_WEIGHT, _PHONE_BEAM = 2.0, 1e-20
 
 _GAP_AT_BEST, _GAP_AT_WORST = 8.0, 40.0
 """How much worse than the sounds alone a sentence scores, per frame: 5 to 20 in the domain, 23 to 33 outside of it."""
-_GAP_BOUND = 23.0
-_COVERAGE_BONUS = 4.0
+_GAP_BOUND = 22.0
+_COVERAGE_BONUS = 6.0
 """A sentence that is wholly domain language may score that much worse than one that is not at all."""
-_LEAST_COVERAGE = 0.6
+_LEAST_COVERAGE = 0.45
 _SHORTEST = SAMPLE_RATE // 10
 """A tenth of a second: less is a click."""
 

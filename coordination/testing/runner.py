@@ -130,9 +130,9 @@ class _Run:
 
     async def play(self, caller: SimulatedCaller) -> None:
         steps = self._scenario.steps
-        await caller.join(expected=_answer_to(steps, -1))
+        await caller.join(expected=answer_to(steps, -1))
         for index, step in enumerate(steps):
-            await self._do(caller, step, _answer_to(steps, index))
+            await self._do(caller, step, answer_to(steps, index))
         await asyncio.sleep(_LAST_WORDS.total_seconds())
 
     async def _do(self, caller: SimulatedCaller, step: Step, expected: ExpectedAnswer | None) -> None:
@@ -160,7 +160,7 @@ async def _wait(caller: SimulatedCaller, expect: Expect) -> None:
     await caller.wait_for_answer(role=expect.role, within=seconds(expect.within), settle=seconds(expect.settle))
 
 
-def _answer_to(steps: Sequence[Step], index: int) -> ExpectedAnswer | None:
+def answer_to(steps: Sequence[Step], index: int) -> ExpectedAnswer | None:
     """What is expected after the step `index`: the last of the expects that follow it, or being interruptible."""
     answer: ExpectedAnswer | None = None
     for step in steps[index + 1 :]:

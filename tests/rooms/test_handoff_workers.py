@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from livekit import api
+
 from coordination.coordinator import Coordinator
 from coordination.room.turns import Speaker
 from coordination.settings import CoordinatorSettings
-from livekit import api
-
 from tests.rooms.callers import Caller, calling
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
