@@ -1,8 +1,8 @@
 """Synthetic speech without a network: text in, samples out.
 
 The engine is espeak-ng from the `espeakng-loader` wheel, called through ctypes; nothing has to be
-installed on the machine. Speech is rendered far faster than it is spoken, and the same text with the
-same voice gives the same samples.
+installed on the machine. Speech is rendered far faster than it is spoken. Two renditions of a text
+sound alike but differ in their samples: the engine's noise and phase run on from call to call.
 """
 
 import ctypes

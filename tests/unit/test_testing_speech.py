@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from coordination.errors import InvalidArgument
+from coordination.testing.likeness import ALIKE, likeness, spectrum
 from coordination.testing.reading import Phrase, Reader, resample
 from coordination.testing.recording import SAMPLE_RATE, Samples
 from coordination.testing.speech import PRESETS, SpeechError, Voice, synthesize
@@ -40,12 +41,14 @@ def test_voices_differ_from_each_other() -> None:
 
 
 def test_threads_that_speak_at_once_do_not_mix_their_voices() -> None:
-    alone = {name: synthesize(SENTENCE, voice=voice).samples.tobytes() for name, voice in PRESETS.items()}
+    alone = {name: spectrum(spoken(SENTENCE, voice)) for name, voice in PRESETS.items()}
 
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda name: (name, synthesize(SENTENCE, voice=PRESETS[name])), list(PRESETS) * 6))
+        together = list(pool.map(lambda name: (name, spectrum(spoken(SENTENCE, PRESETS[name]))), list(PRESETS) * 4))
 
-    assert all(speech.samples.tobytes() == alone[name] for name, speech in together)
+    for name, said in together:
+        assert likeness(alone[name], said) >= ALIKE
+        assert max(likeness(alone[other], said) for other in PRESETS if other != name) < ALIKE
 
 
 @pytest.mark.parametrize("voice", [Voice(name="xx-none"), Voice(name="en-us", variant="nobody")])
@@ -56,16 +59,6 @@ def test_a_voice_that_does_not_exist_is_named(voice: Voice) -> None:
 
 def test_nothing_to_say_is_next_to_no_sound() -> None:
     assert synthesize("").duration.total_seconds() < 0.1
-
-
-@pytest.mark.parametrize("name", ["receptionist", "billing", "technical"])
-def test_the_reader_finds_a_phrase_where_it_is_said_and_only_there(reader: Reader, name: str) -> None:
-    voice = PRESETS[name]
-
-    assert reader.find(spoken("Good morning, welcome to Bluebird Internet.", voice)) == (reader.phrases[1],)
-    assert reader.phrases[0] in reader.find(spoken("Hello. How can I help you?", voice))
-    assert reader.find(spoken("You are welcome. I can help you with your bill.", voice)) == ()
-    assert reader.find(spoken(SENTENCE, voice)) == ()
 
 
 def test_words_that_no_dictionary_has_are_named_before_anybody_is_called() -> None:
