@@ -49,7 +49,7 @@ class Room:
         self.roster = Roster(store, keys, engine.process, self._changes)
         self.context = SharedContext(store, keys, self._changes, name=name)
         self.turns = TurnLog(store, keys, self._changes, name=name)
-        self.events = Events(store, keys)
+        self.events = Events(store, keys, self._changes)
         self.handoffs = Handoffs(engine, keys, self._changes, self.floor)
 
     async def close(self) -> None:
@@ -169,7 +169,7 @@ class Coordinator:
         return await self.room(room, tenant=tenant).context.read()
 
     def context(self, scope: str, *, ttl: timedelta = UNATTENDED_TTL) -> SharedContext:
-        """A context that is no room's, such as `user:42`; it lives for `ttl` after its first write."""
+        """A context that is no room's, such as `user:42`; it lives for `ttl` after its last write."""
         keys = self._store.keys.context(scope)
         changes = Changes(self._store.subscriber, keys.everyone)
         return SharedContext(self._store, keys, changes, name=scope, ttl=ttl)

@@ -24,6 +24,7 @@ from coordination.room.changes import Changes, Kind
 from coordination.room.floor import Floor
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
+from coordination.store.store import PATIENCE
 
 OFFER: Final = Script.load("handoff/offer")
 STEP: Final = Script.load("handoff/step")
@@ -158,7 +159,7 @@ class Handoffs:
 
     async def current(self) -> Handoff | None:
         """The open handoff, or the last one; None if the room has had none."""
-        fields = cast("list[bytes]", await self._store.command("HGETALL", self._keys.handoff))
+        fields = cast("list[bytes]", await self._store.command("HGETALL", self._keys.handoff, patience=PATIENCE))
         return _parse(fields) if fields else None
 
     async def watch(self) -> AsyncIterator[Handoff]:

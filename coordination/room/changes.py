@@ -120,7 +120,8 @@ class Changes:
             logger.warning("a message on a room's channel cannot be read; all watchers look again")
             self.wake_all()
             return
-        for wakeup in tuple(self._wakeups.get(kind, ())):
+        # Whatever changed, an event tells of it.
+        for wakeup in (*self._wakeups.get(kind, ()), *self._wakeups.get(Kind.EVENTS, ())):
             wakeup.set()
 
     def wake_all(self) -> None:

@@ -15,12 +15,13 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from coordination.errors import ContextConflict, ContextTooLarge, InvalidArgument, StaleFence
+from coordination.ids import new_request_id
 from coordination.leases.lease import Lease
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
-from coordination.store.store import Store
+from coordination.store.store import PATIENCE, Store
 
 PUT: Final = Script.load("context/put")
 MAX_BYTES: Final = 64 * 1024
@@ -64,7 +65,8 @@ class SharedContext:
     async def read(self) -> Snapshot:
         """The newest document."""
         version, text = cast(
-            "list[bytes | None]", await self._store.command("HMGET", self._keys.context, "version", "document")
+            "list[bytes | None]",
+            await self._store.command("HMGET", self._keys.context, "version", "document", patience=PATIENCE),
         )
         if version is None or text is None:
             return Snapshot(data={}, version=0)
@@ -102,11 +104,11 @@ class SharedContext:
             current = await self.read()
             if version is not None and current.version != version:
                 raise ContextConflict(self._name, version, current.version)
-            data = change(current.data)
-            outcome, value = await self._put(current.version, self._encode(data), lease)
+            text = self._encode(change(current.data))
+            outcome, value = await self._put(current.version, text, lease)
             if outcome == 1:
                 self._seen = max(self._seen, value)
-                return Snapshot(data=data, version=value)
+                return Snapshot(data=json.loads(text), version=value)
             if outcome == 2 and lease is not None:
                 METRICS.refused_write("context")
                 raise StaleFence(f"the context of {self._name}", lease.fence, value)
@@ -118,15 +120,17 @@ class SharedContext:
     async def _put(self, expected: int, text: str, lease: Lease | None) -> tuple[int, int]:
         keys = (self._keys.context, self._keys.roster, self._keys.floor.lease)
         fence = "" if lease is None else str(int(lease.fence))
-        args = (self._keys.everyone, expected, text, self._seen, fence, self._ttl_ms)
+        args = (self._keys.everyone, expected, text, self._seen, fence, self._ttl_ms, new_request_id())
         return await self._store.run(PUT, keys, args)
 
     def _encode(self, data: dict[str, Any]) -> str:
         try:
             text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            size = len(text.encode())
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"The context of {self._name} must be JSON: {error}. Pass plain values.") from error
-        size = len(text.encode())
+        if not text.startswith("{"):
+            raise InvalidArgument(f"The context of {self._name} is a JSON object; a {type(data).__name__} is none.")
         if size > MAX_BYTES:
             sizes = {key: len(json.dumps(value)) for key, value in data.items()}
             largest = ", ".join(f"{key!r} ({sizes[key]})" for key in sorted(sizes, key=lambda k: -sizes[k])[:3])

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, cast
 
-from coordination.errors import InvalidArgument, StaleFence
+from coordination.errors import InvalidArgument, InvalidName, StaleFence
 from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
@@ -28,6 +28,8 @@ READ: Final = Script.load("turns/read")
 
 MAX_TURNS: Final = 2000
 """The oldest leave first; an hour of quick conversation has about 700."""
+MAX_BYTES: Final = 1024 * 1024
+UNATTENDED_MS: Final = int(UNATTENDED_TTL.total_seconds() * 1000)
 MAX_TEXT: Final = 16 * 1024
 
 
@@ -65,21 +67,30 @@ class TurnLog:
     async def append(
         self, *, fence: int, speaker: Speaker, agent: str, role: str, text: str, key: str | None = None
     ) -> Turn:
-        """Logs an utterance that began under `fence`; a repetition with the same `key` writes nothing twice.
+        """Logs an utterance that began under `fence`, and returns the turn as it is stored.
 
-        Raises `StaleFence` for a fence that was never granted in this room, `InvalidArgument` above 16 KiB of text.
+        Repeated with the same `key`, it writes nothing and returns the first one. `fence` may be older than the
+        floor's: whoever held the floor when an utterance began writes it, and it stands before the next holder's.
+        Raises `StaleFence` for a fence under which this agent never held the floor, `InvalidArgument` for more than
+        16 KiB of text or text that is no Unicode, `InvalidName` for a key with white space.
         """
-        if len(text.encode()) > MAX_TEXT:
-            raise InvalidArgument(f"A turn of {len(text.encode())} bytes is too long; at most {MAX_TEXT} are logged.")
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"A turn must be Unicode text: {error}.") from error
+        if size > MAX_TEXT:
+            raise InvalidArgument(f"A turn of {size} bytes is too long; at most {MAX_TEXT} are logged.")
+        if key is not None and (not key or key.split() != [key]):
+            raise InvalidName("turn key", key, "it is empty or holds white space")
         body = json.dumps({"speaker": speaker, "agent": agent, "role": role, "text": text}, ensure_ascii=False)
-        keys = (self._keys.turns, self._keys.turn_order, self._keys.roster, self._keys.floor.lease)
-        life = int(UNATTENDED_TTL.total_seconds() * 1000)
-        args = (self._keys.everyone, fence, key or new_request_id(), body, MAX_TURNS, life)
+        room = self._keys
+        keys = (room.turns, room.turn_order, room.roster, room.floor.lease, room.events)
+        args = (room.everyone, fence, key or new_request_id(), agent, body, MAX_TURNS, MAX_BYTES, UNATTENDED_MS)
         reply = await self._store.run(APPEND, keys, args)
         if reply[0] == 0:
             METRICS.refused_write("turns")
             raise StaleFence(f"the turn log of {self._name}", fence, reply[1])
-        return _turn(reply[1], str(reply[2]).encode() + b" " + body.encode(), b"")
+        return _turn(reply[1], reply[2], b"")
 
     async def mark_played(self, turn: str, seconds: float) -> bool:
         """Records how much of an agent's turn was played, in seconds; False if the turn is not in the log."""
@@ -98,7 +109,7 @@ class TurnLog:
 
 
 def _turn(turn_id: bytes, stored: bytes, played: bytes) -> Turn:
-    at, _, body = stored.decode().partition(" ")
+    at, _, body = stored.decode().split(" ", 2)
     values: dict[str, Any] = json.loads(body)
     fence, _, seq = turn_id.decode().partition("-")
     return Turn(

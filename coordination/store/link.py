@@ -23,7 +23,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from coordination.errors import StoreUnavailable
 from coordination.store import faults
-from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
+from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint, discard
 
 logger = logging.getLogger("coordination.store")
 
@@ -122,7 +122,7 @@ class Link:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()
         except BaseException as error:
-            await connection.disconnect(nowait=True)
+            await discard(connection)
             if isinstance(error, Exception):
                 self._last_error = error
                 raise faults.on_connect(error, self.label) from error
@@ -185,4 +185,4 @@ class Link:
                 # A caller that gave up meanwhile will not look; that is no fault of the program.
                 future.exception()
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await discard(connection)

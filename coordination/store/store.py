@@ -108,12 +108,22 @@ class Store:
                 if loop.time() >= give_up:
                     raise
 
-    async def command(self, *command: str | bytes | int) -> Any:
-        """Sends one plain command, for what needs no script (reads, diagnosis). Same errors as `run`, no repeat."""
-        try:
-            return await self._link.call(*command)
-        except ResponseError as error:
-            raise faults.refused(error, self.label) from error
+    async def command(self, *command: str | bytes | int, patience: float = 0.0) -> Any:
+        """Sends one plain command, for what needs no script: reads, diagnosis. Same errors as `run`.
+
+        With `patience`, in seconds, it waits for a link that is down and is sent again: for reads only.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience
+        while True:
+            try:
+                return await self._link.call(*command)
+            except ResponseError as error:
+                raise faults.refused(error, self.label) from error
+            except StoreUnavailable:
+                if loop.time() >= give_up:
+                    raise
+            await self._link.ready(max(0.0, give_up - loop.time()))
 
     async def _check_server(self) -> None:
         info = await self._info()

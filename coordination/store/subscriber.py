@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from coordination.errors import StoreUnavailable
 from coordination.store import faults
-from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
+from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint, discard
 
 logger = logging.getLogger("coordination.store")
 
@@ -107,7 +107,7 @@ class Subscriber:
                     self._refuse(error)
             finally:
                 self._connection = self.connected_since = None
-                await connection.disconnect(nowait=True)
+                await discard(connection)
             restored = True
             await asyncio.sleep(_BACKOFF[min(attempt, len(_BACKOFF) - 1)])
             attempt += 1

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.store import Store
 
@@ -26,3 +27,16 @@ async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
     eternal = [name for name in names if await store.command("PTTL", name) == -1]
     await store.close()
     assert not eternal, f"these keys have no TTL: {eternal}"
+
+
+@pytest.fixture
+async def coordinator(valkey: EmbeddedValkey, store: Store) -> AsyncIterator[Coordinator]:
+    async with Coordinator.open(valkey.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(valkey: EmbeddedValkey, store: Store) -> AsyncIterator[Coordinator]:
+    """Another process, as far as the server can tell."""
+    async with Coordinator.open(valkey.url) as opened:
+        yield opened

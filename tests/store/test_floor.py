@@ -22,19 +22,6 @@ SOON = 5.0
 MOMENT = timedelta(milliseconds=50)
 
 
-@pytest.fixture
-async def coordinator(valkey: EmbeddedValkey, store: Store):
-    async with Coordinator.open(valkey.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def other(valkey: EmbeddedValkey, store: Store):
-    """Another process, as far as the server can tell."""
-    async with Coordinator.open(valkey.url) as opened:
-        yield opened
-
-
 class Witness:
     """A silencer that remembers whom it was asked to silence."""
 
@@ -262,20 +249,3 @@ async def test_locks_exclude_and_their_fences_grow(coordinator: Coordinator, oth
 async def test_a_name_that_cannot_be_one_is_refused(coordinator: Coordinator, name: str):
     with pytest.raises(InvalidName):
         coordinator.room(name)
-
-
-async def test_turns_stand_as_they_were_said(coordinator: Coordinator):
-    from coordination.room.turns import Speaker
-
-    room = coordinator.room("call")
-    first = await room.floor.request("a")
-    await first.release()
-    second = await room.floor.request("b")
-    say = room.turns.append
-    await say(fence=second.fence, speaker=Speaker.AGENT, agent="b", role="billing", text="hello", key="k2")
-    await say(fence=first.fence, speaker=Speaker.CALLER, agent="a", role="reception", text="my invoice", key="k1")
-    await say(fence=first.fence, speaker=Speaker.CALLER, agent="a", role="reception", text="my invoice", key="k1")
-
-    assert [turn.text for turn in await room.turns.read()] == ["my invoice", "hello"]
-    with pytest.raises(StaleFence):
-        await say(fence=second.fence + 10**9, speaker=Speaker.AGENT, agent="x", role="x", text="never granted")

@@ -1,32 +1,61 @@
 #!lua
--- Appends a turn under a fence. Safe to repeat with the same key. An older fence than the floor's may still write: an
--- utterance belongs to whoever held the floor when it began, and sorts before the turns of the next holder.
--- KEYS  1 turns, 2 order, 3 roster, 4 lease of the floor
--- ARGV  1 channel of everyone, 2 fence, 3 idempotency key, 4 turn (JSON without id, seq and time), 5 most turns kept,
---       6 ms to live without a roster
--- Returns {1, id, server time}, or {0, current fence} if that fence was never granted
+-- Appends a turn under a fence that the agent holds or held. Safe to repeat with the same key. An older fence than the
+-- floor's may still write: an utterance belongs to whoever held the floor when it began, and sorts before the turns of
+-- the next holder.
+-- KEYS  1 turns, 2 order, 3 roster, 4 lease of the floor, 5 events
+-- ARGV  1 channel of everyone, 2 fence, 3 idempotency key, 4 agent, 5 turn (JSON without id and time), 6 most turns kept,
+--       7 most bytes kept, 8 ms to live without a roster
+-- Returns {1, id, '<server time> <key> <JSON>'}, or {0, current fence} if that fence was not this agent's
 --@include room
 local known = redis.call('HGET', KEYS[1], 'key:' .. ARGV[3])
 if known then
-  return {1, known, 0}
+  return {1, known, redis.call('HGET', KEYS[1], 'turn:' .. known)}
 end
-local floor = tonumber(redis.call('HGET', KEYS[4], 'f') or 0)
-if tonumber(ARGV[2]) > floor then
-  return {0, floor}
-end
-local now = clock()
-local seq = redis.call('HINCRBY', KEYS[1], 'seq:' .. ARGV[2], 1)
-local id = string.format('%016.0f-%06d', tonumber(ARGV[2]), seq)
-redis.call('HSET', KEYS[1], 'turn:' .. id, digits(now) .. ' ' .. ARGV[4], 'key:' .. ARGV[3], id)
-redis.call('ZADD', KEYS[2], 0, id)
-local excess = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[5])
-if excess > 0 then
-  for _, old in ipairs(redis.call('ZRANGE', KEYS[2], 0, excess - 1)) do
-    redis.call('HDEL', KEYS[1], 'turn:' .. old, 'played:' .. old)
+
+-- Whether the floor was granted to this agent under this fence: by the lease, else by the recorded grants.
+local function was_granted(floor)
+  if floor[1] == ARGV[2] and floor[2] then
+    return floor[2] == ARGV[4]
   end
-  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1)
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 300)) do
+    local event = {}
+    for i = 1, #entry[2], 2 do event[entry[2][i]] = entry[2][i + 1] end
+    if event.kind == 'grant' and event.fence == ARGV[2] then
+      return event.agent == ARGV[4]
+    end
+  end
+  return false
 end
-keep(KEYS[1], KEYS[3], ARGV[6])
-keep(KEYS[2], KEYS[3], ARGV[6])
+
+-- Drops the oldest turn with all that belongs to it; returns its size.
+local function evict()
+  local id = redis.call('ZPOPMIN', KEYS[2])[1]
+  local stored = redis.call('HGET', KEYS[1], 'turn:' .. id) or ''
+  local key = string.match(stored, '^%d+ (%S+) ')
+  redis.call('HDEL', KEYS[1], 'turn:' .. id, 'played:' .. id, 'key:' .. (key or ''))
+  local oldest = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+  local fence = string.match(id, '^(%d+)%-')
+  if not oldest or string.match(oldest, '^(%d+)%-') ~= fence then
+    redis.call('HDEL', KEYS[1], 'seq:' .. fence)
+  end
+  return #stored
+end
+
+local floor = redis.call('HMGET', KEYS[4], 'f', 'agent')
+if not was_granted(floor) then
+  return {0, tonumber(floor[1] or 0)}
+end
+local fence = string.format('%016.0f', tonumber(ARGV[2]))
+local id = fence .. string.format('-%06d', redis.call('HINCRBY', KEYS[1], 'seq:' .. fence, 1))
+local stored = digits(clock()) .. ' ' .. ARGV[3] .. ' ' .. ARGV[5]
+redis.call('HSET', KEYS[1], 'turn:' .. id, stored, 'key:' .. ARGV[3], id)
+redis.call('ZADD', KEYS[2], 0, id)
+local bytes, count = redis.call('HINCRBY', KEYS[1], 'bytes', #stored), redis.call('ZCARD', KEYS[2])
+while count > 1 and (count > tonumber(ARGV[6]) or bytes > tonumber(ARGV[7])) do
+  bytes = redis.call('HINCRBY', KEYS[1], 'bytes', -evict())
+  count = count - 1
+end
+keep(KEYS[1], KEYS[3], ARGV[8])
+keep(KEYS[2], KEYS[3], ARGV[8])
 tell(ARGV[1], 'turns')
-return {1, id, now}
+return {1, id, stored}
