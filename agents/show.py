@@ -76,8 +76,8 @@ def _handoffs(handoffs: tuple[HandoffReport, ...]) -> Table:
     table = Table(title="Handoffs, as the caller heard them", title_justify="left", title_style="bold", box=None)
     for column in ("from", "to", "kind"):
         table.add_column(column, header_style="dim", min_width=12)
-    for column in ("decision to ready", "gap between voices", "silence"):
-        table.add_column(column, header_style="dim", justify="right", min_width=20)
+    for column in ("until ready", "voice gap", "silence"):
+        table.add_column(column, header_style="dim", justify="right", min_width=10)
     for each in handoffs:
         numbers = (each.decision_to_ready_ms, each.voice_gap_ms, each.silence_ms)
         row = (each.from_role, each.to_role, each.kind.value, *("-" if n is None else f"{n} ms" for n in numbers))

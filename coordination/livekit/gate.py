@@ -24,6 +24,8 @@ PIECE = timedelta(milliseconds=20)
 """Between two looks at the lease: one Opus frame, so a piece is as small as what is sent anyway."""
 LEAD = timedelta(milliseconds=100)
 """How far audio may run ahead of real time: enough to ride out a short stall, and the length of the tail."""
+LATENESS_KEPT = 0.98
+"""What each piece of 20 ms leaves of the lateness of those before: a stall is half forgotten after 0.7 s of voice."""
 RECHECK = timedelta(milliseconds=20)
 """How often a held utterance looks again at a lease that is doubtful: such a lease recovers without an event."""
 
@@ -105,6 +107,8 @@ class GateStatistics:
     """Audio of utterances that had begun under another lease than the one held later: never heard."""
     silent_at: float | None
     """`time.monotonic()` at which all that was let through has been played; None if nothing ever was."""
+    lateness: timedelta
+    """By how much the loop was late for the pieces of the last seconds: how far behind the clock the audio may be."""
     holding: bool
     """Whether an utterance waits for the floor now."""
 
@@ -140,7 +144,7 @@ class AudioGate(io.AudioOutput):
         self._stopped_at: float | None = None
         self._cut = False
         self._holding = False
-        self._passed = self._utterance = self._discarded = 0.0
+        self._passed = self._utterance = self._discarded = self._late = 0.0
 
     def open(self, lease: HoldsFloor) -> None:
         """Lets audio through for as long as `lease` is held."""
@@ -157,6 +161,7 @@ class AudioGate(io.AudioOutput):
             utterance=timedelta(seconds=self._utterance),
             discarded=timedelta(seconds=self._discarded),
             silent_at=self._plays_until,
+            lateness=timedelta(seconds=self._late),
             holding=self._holding,
         )
 
@@ -209,6 +214,9 @@ class AudioGate(io.AudioOutput):
         synchronized_transcript: str | None = None,
     ) -> None:
         cut, self._cut = self._cut, False
+        if self._plays_until is not None:
+            # On a busy machine the audio lies behind the clock: what was played last is what counts.
+            self._plays_until = max(self._plays_until, time.monotonic())
         super().on_playback_finished(
             playback_position=playback_position,
             interrupted=interrupted or cut,
@@ -234,7 +242,9 @@ class AudioGate(io.AudioOutput):
             ahead = (self._plays_until or 0.0) + duration - time.monotonic() - LEAD.total_seconds()
             if ahead <= 0:
                 return lease
+            due = time.monotonic() + ahead
             await asyncio.sleep(ahead)
+            self._late = max(time.monotonic() - due, self._late * LATENESS_KEPT)
 
     async def _wait_for_floor(self) -> None:
         self._shut_down_stream()

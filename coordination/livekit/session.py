@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 UserdataT = TypeVar("UserdataT")
 BACK_AFTER = timedelta(seconds=1)
 """A caller who was away for less is not told so."""
+DIES_AWAY = timedelta(milliseconds=20)
+"""The caller hears each agent through a jitter buffer of its own: without this, the old voice's last 10 ms can arrive
+with the new one's first. On a machine that is late with its audio, twice its lateness is added, for the way there."""
+DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
 WELCOME_BACK = (
     "The caller was disconnected for a moment and is back. In one short sentence, welcome them back and go on where "
     "the conversation stopped. Do not greet as if the call were new."
@@ -243,11 +247,13 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """Closes the gate and returns when nothing that passed it is heard any more; at once if nobody speaks."""
         self.gate.close()
         voice = self.output.audio
-        silent_at = voice.statistics.silent_at if isinstance(voice, AudioGate) else None
-        left = (silent_at or 0.0) - time.monotonic()
+        if not isinstance(voice, AudioGate) or (silent_at := voice.statistics.silent_at) is None:
+            return
+        tail = min(DIES_AWAY + 2 * voice.statistics.lateness, DIES_AWAY_AT_MOST)
+        left = silent_at - time.monotonic()
         if left > 0:
             self._interrupt_all()
-            await asyncio.sleep(left)
+        await asyncio.sleep(max(0.0, left + tail.total_seconds()))
 
     @property
     def last_carried(self) -> tuple[str, str]:

@@ -114,7 +114,7 @@ def _greetings(hearing: Hearing, found: tuple[Answer, ...], reader: Reader) -> I
 
 def _overlap_faults(overlaps: tuple[Overlap, ...]) -> Iterator[str]:
     for overlap in overlaps:
-        one, other = overlap.speakers
+        one, other = overlap.labels
         yield f"{one} and {other} are heard at once for {overlap.span.milliseconds} ms at {moment(overlap.span.start)}"
 
 

@@ -63,6 +63,8 @@ class Overlap:
     """Two different agents were heard at once."""
 
     speakers: tuple[str, str]
+    labels: tuple[str, str]
+    """What to call them in front of people."""
     span: Span
 
 
@@ -103,10 +105,12 @@ class Hearing:
         are found as well as two that coincide.
         """
         voices: dict[str, Flags] = {}
+        labels: dict[str, str] = {}
         for channel in self.recording.agents:
             voices[channel.speaker] = close_gaps(self.audible(channel.speaker), CLOSURE)
+            labels[channel.speaker] = channel.label
         found = [
-            Overlap(speakers=(one, other), span=span)
+            Overlap(speakers=(one, other), labels=(labels[one], labels[other]), span=span)
             for one, other in combinations(voices, 2)
             for span in spans(voices[one] & voices[other])
         ]

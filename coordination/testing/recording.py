@@ -142,8 +142,10 @@ def is_audible(samples: Samples) -> bool:
 def compose(caller: str, ears: list[Ear], *, started: float, ended: float) -> Recording:
     """The recording of a call from the ears that listened: one channel for each speaker, the caller's first.
 
-    Several tracks of a speaker become one channel; what is no voice keeps a channel of its own.
+    Several tracks of a speaker become one channel; what is no voice keeps a channel of its own. The recording begins
+    up to one frame before `started`.
     """
+    started = _in_step(caller, ears, started)
     length = max(0, round((ended - started) * SAMPLE_RATE))
     mixed: dict[tuple[str, bool], NDArray[np.int32]] = {}
     roles: dict[str, str | None] = {}
@@ -165,24 +167,37 @@ def compose(caller: str, ears: list[Ear], *, started: float, ended: float) -> Re
     return Recording(caller=caller, started=started, channels=tuple(channels))
 
 
-def _positions(arrivals: list[float], started: float) -> list[int]:
-    """Where on the time line each frame belongs, in samples.
+def _in_step(caller: str, ears: list[Ear], started: float) -> float:
+    """The last moment up to `started` from which the frames of what was received are whole frames away."""
+    first = next((ear.arrivals for ear in ears if ear.speaker != caller and ear.arrivals), None)
+    if first is None:
+        return started
+    return started - (started - min(_due(list(first)))) % FRAME_SECONDS
+
+
+def _due(arrivals: list[float]) -> list[float]:
+    """When each frame was played.
 
     Frames are produced every 10 ms and never arrive before they are produced, so a frame was due no later than
     any of its successors arrived, less the frames between them. The earliest such bound is when it was played.
     """
-    if not arrivals:
-        return []
     count = len(arrivals)
     slack = np.asarray(arrivals) - np.arange(count) * FRAME_SECONDS
     padded = np.concatenate([slack, np.full(_LOOK_AHEAD, np.inf)])
     earliest = np.lib.stride_tricks.sliding_window_view(padded, _LOOK_AHEAD + 1).min(axis=1)
-    due = earliest + np.arange(count) * FRAME_SECONDS - started
+    due: list[float] = (earliest + np.arange(count) * FRAME_SECONDS).tolist()
+    return due
+
+
+def _positions(arrivals: list[float], started: float) -> list[int]:
+    """Where on the time line each frame belongs, in samples."""
     positions: list[int] = []
     begin, first = 0.0, 0
-    for index, moment in enumerate(due.tolist()):
+    for index, due in enumerate(_due(arrivals)):
+        moment = due - started
         expected = begin + (index - first) * FRAME_SECONDS
         if index == 0 or moment > expected + _JUMP:
             begin, first, expected = moment, index, moment
-        positions.append(round(expected * SAMPLE_RATE))
+        # All tracks are played in one beat. A frame that lay across two of the time line would sound in both.
+        positions.append(round(expected / FRAME_SECONDS) * FRAME_SAMPLES)
     return positions

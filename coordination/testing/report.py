@@ -94,7 +94,7 @@ class Report(_Part):
             handoffs=tuple(_handoff(change) for change in findings.changes),
             details=tuple(_turn(answer) for answer in findings.answers),
             overlaps=tuple(
-                f"{' and '.join(each.speakers)}: {each.span.milliseconds} ms at {moment(each.span.start)}"
+                f"{' and '.join(each.labels)}: {each.span.milliseconds} ms at {moment(each.span.start)}"
                 for each in findings.overlaps
             ),
         )

@@ -129,6 +129,7 @@ async def test_speech_in_a_tool_and_an_in_process_handoff_work_and_survive_losin
         inner = reception.session.current_agent
         await team.caller.text("billing")
         await team.holder("billing")
+        await eventually(lambda: billing.said, "billing opens")
         await team.quiet()
         await team.caller.text("receptionist")
         await team.holder("receptionist")

@@ -178,6 +178,10 @@ async def test_a_holder_that_is_killed_is_followed_by_the_standby(
         await call.held_by("billing")
         await call.hears("billing", since=killed)
 
+        async def logged() -> bool:
+            return bool(await call.said_by("billing"))
+
+        await until(logged, "its words are in the log")
         assert (await call.said_by("billing"))[0] == "billing goes on", "a successor does not greet"
         assert call.overlap("receptionist", "billing") == 0
         assert call.identity("receptionist") not in await call.live.identities(), "the dead agent was silenced"

@@ -56,7 +56,7 @@ def test_jitter_of_arrival_is_not_heard() -> None:
     ear, chance = Ear(speaker="agent"), np.random.default_rng(7)
     feed(ear, sorted(100.0 + 0.01 * index + abs(chance.normal(0, 0.004)) for index in range(200)))
 
-    assert heard(ear).audible("agent")[:199].all()
+    assert heard(ear).audible("agent")[1:199].all()
 
 
 @pytest.mark.parametrize("gap_ms", [30, -30])
@@ -69,6 +69,20 @@ def test_a_gap_and_an_overlap_of_30_ms_are_told_apart_whatever_the_machine_does(
     overlaps = heard(one, other).overlaps()
 
     assert sum(overlap.span.milliseconds for overlap in overlaps) == pytest.approx(max(0, -gap_ms), abs=10)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.002, 0.005, 0.0083])
+def test_voices_that_touch_do_not_overlap_wherever_the_recording_begins(phase: float) -> None:
+    one, other = Ear(speaker="one"), Ear(speaker="other")
+    chance = np.random.default_rng(3)
+    feed(one, [100.0 + phase + 0.01 * index + abs(chance.normal(0, 0.0005)) for index in range(100)])
+    feed(other, [101.0 + phase + 0.01 * index + abs(chance.normal(0, 0.0005)) for index in range(100)])
+
+    hearing = heard(one, other)
+
+    assert hearing.overlaps() == ()
+    first, second = hearing.utterances()
+    assert second.span.start == first.span.end
 
 
 def test_two_tracks_of_one_speaker_are_one_voice_and_never_overlap() -> None:

@@ -61,6 +61,16 @@ def test_nothing_to_say_is_next_to_no_sound() -> None:
     assert synthesize("").duration.total_seconds() < 0.1
 
 
+@pytest.mark.parametrize("name", ["receptionist", "billing", "technical"])
+def test_the_reader_finds_a_phrase_where_it_is_said_and_only_there(reader: Reader, name: str) -> None:
+    voice = PRESETS[name]
+
+    assert reader.find(spoken("Good morning, welcome to Bluebird Internet.", voice)) == (reader.phrases[1],)
+    assert reader.phrases[0] in reader.find(spoken("Hello. How can I help you?", voice))
+    assert reader.find(spoken("You are welcome. I can help you with your bill.", voice)) == ()
+    assert reader.find(spoken(SENTENCE, voice)) == ()
+
+
 def test_words_that_no_dictionary_has_are_named_before_anybody_is_called() -> None:
     with pytest.raises(InvalidArgument, match="'qwertzu'"):
         Reader(["welcome to qwertzu"])
