@@ -69,6 +69,10 @@ class Conversation:
         if seat is None:
             await original(turn_ctx, message)
             return
+        if seat.leaving is not None and not seat.leaving.told_open:
+            # It began after the floor had moved: the new agent hears it too, and has it.
+            self._session.utterance.completed()
+            raise StopResponse
         with self._session.utterance.answering():
             logged = seat.turns.caller(message)
             if not seat.holds:

@@ -131,7 +131,7 @@ class Departure:
     kind: str = "standby"
     handoff: Handoff | None = None
     target_identity: str = ""
-    _told_open: bool = field(default=False, init=False)
+    told_open: bool = field(default=False, init=False)
 
     @property
     def role(self) -> RoleName:
@@ -256,7 +256,7 @@ class Departure:
                 self.seat.session.gate.open(self.request.lease)
 
     async def _withdraw(self, reason: str) -> None:
-        if self._told_open:
+        if self.told_open:
             await self._note(UtteranceState.DONE)
         if self.handoff is not None:
             try:
@@ -275,18 +275,18 @@ class Departure:
         until = time.time() + self.seat.plan.settings.utterance_limit.total_seconds()
         while time.time() < until:
             mine = tracker.open and (tracker.began is None or tracker.began <= moved_at)
-            if mine and not self._told_open:
+            if mine and not self.told_open:
                 await self._note(UtteranceState.OPEN)
-            if not mine and (self._told_open or time.time() - moved_at > LATE.total_seconds()):
+            if not mine and (self.told_open or time.time() - moved_at > LATE.total_seconds()):
                 break
             await asyncio.sleep(LOOK_EVERY.total_seconds())
-        if self._told_open:
+        if self.told_open:
             await self._note(UtteranceState.DONE, *self.seat.session.last_carried)
 
     async def _note(self, state: UtteranceState, turn: str = "", text: str = "") -> None:
         if self.handoff is None:
             return
-        self._told_open = state is UtteranceState.OPEN
+        self.told_open = state is UtteranceState.OPEN
         note = UtteranceNote(handoff=self.handoff.id, state=state, turn=turn, text=text)
         await tell(self.seat.ctx.room, self.target_identity, note)
 

@@ -62,6 +62,9 @@ class Seat:
         self.role: RoleName = plan.role
         self.lease: Lease | None = None
         self.departure: Departure | None = None
+        """The handoff away from this agent that is under way."""
+        self.leaving: Departure | None = None
+        """The handoff that has moved the floor away, until this agent need not listen any more."""
         """The handoff that this agent is making, while it is under way."""
         self.record = RoomRecord(ctx.api, ctx.room.name)
         self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
@@ -219,7 +222,11 @@ class Seat:
     async def _after_loss(self, lease: Lease, at: float) -> None:
         departure, self.departure = self.departure, None
         if departure is not None and lease.reason is LossReason.MOVED:
-            await departure.finish_utterance(moved_at=at)
+            self.leaving = departure
+            try:
+                await departure.finish_utterance(moved_at=at)
+            finally:
+                self.leaving = None
         self.turns.fence = None
         await self.stand_by()
 

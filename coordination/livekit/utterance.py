@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 TOPIC = "baton.utterance"
 UNDECIDED = timedelta(seconds=1.5)
 """How long after the end of speech a transcript may still come; noise never gets one."""
-LATE = timedelta(milliseconds=400)
+LATE = timedelta(milliseconds=800)
 """Voice activity is noticed late: so long after the floor has moved, an utterance may turn out to have begun before."""
 SCHEDULED_WITHIN = timedelta(milliseconds=50)
 """From the end of an agent's turn hook until the framework shows the reply as its current speech."""

@@ -63,6 +63,9 @@ def synthesize(text: str, *, voice: Voice = CALLER) -> Speech:
     if voice.engine is Engine.FLITE:
         return _flite(text, voice)
     samples, rate = _espeak().render(text, voice)
+    if not any(character.isalnum() for character in text):
+        # The engine renders a breath of noise all the same.
+        samples = samples[:0]
     return Speech(samples=samples, sample_rate=rate)
 
 

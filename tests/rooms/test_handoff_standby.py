@@ -69,8 +69,8 @@ async def test_what_the_caller_says_around_the_swap_is_logged_and_answered_once(
         await team.quiet()
 
         expected: list[str] = []
-        to, words = ("billing", "receptionist"), ("three four", "five six", "seven eight")
-        for number, after in enumerate((0.3, 0.45, 0.6)):
+        to, words = ("billing", "receptionist"), ("three four", "five six", "seven eight", "nine ten")
+        for number, after in enumerate((0.3, 0.45, 0.6, 0.9)):
             await team.caller.say(to[number % 2])
             await asyncio.sleep(after)
             await team.caller.say(words[number])

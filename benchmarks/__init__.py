@@ -1,0 +1,1 @@
+"""Measurements against targets and peers, in one run: `make bench`."""

