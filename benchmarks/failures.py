@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
@@ -82,7 +83,8 @@ async def _dead_waiter(coordinator: Coordinator, url: str, room: str, how: signa
         took = (time.perf_counter() - began) * 1000
         await lease.release()
     finally:
-        doomed.kill()
+        with contextlib.suppress(ProcessLookupError):
+            doomed.kill()
         await doomed.communicate()
     return took
 

@@ -7,8 +7,8 @@ room, tenant or agent.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from coordination.leases.lease import LossReason
     from coordination.leases.request import LeaseRequest
     from coordination.ports import Silenced
+
+M = TypeVar("M", "Counter", "Histogram")
 
 _WAITS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HOLDS: Final = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
@@ -58,13 +60,13 @@ class Metrics:
         return _histogram("baton_floor_hold_seconds", "Time for which the floor was held.", _HOLDS)
 
     def granted(self, request: LeaseRequest) -> None:
-        self._grants.labels(request.kind).inc()
+        _child(self._grants, request.kind).inc()
 
     def lost(self, request: LeaseRequest, reason: LossReason) -> None:
-        self._losses.labels(request.kind, reason).inc()
+        _child(self._losses, request.kind, reason).inc()
 
     def waited(self, request: LeaseRequest, seconds: float) -> None:
-        self._wait.labels(request.kind).observe(seconds)
+        _child(self._wait, request.kind).observe(seconds)
 
     def held(self, seconds: float) -> None:
         self._hold.observe(seconds)
@@ -80,6 +82,12 @@ class Metrics:
 
     def handoff_phase(self, kind: str, phase: str, seconds: float) -> None:
         self._phase.labels(kind, phase).observe(seconds)
+
+
+@cache
+def _child(metric: M, *labels: str) -> M:
+    """A metric with its labels. Kept: looking one up takes as long as the rest of a release."""
+    return metric.labels(*labels)
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:

@@ -15,7 +15,7 @@ from coordination.errors import LeaseTimeout, RequestCancelled, StoreError, Stor
 from coordination.ids import AgentId, ProcessId
 from coordination.leases.keeper import Keeper
 from coordination.leases.lease import Lease, LossReason
-from coordination.leases.request import ENTRY_LIFE, MICROSECONDS, LeaseRequest, Pending
+from coordination.leases.request import MICROSECONDS, UNBOUNDED, LeaseRequest, Pending
 from coordination.leases.waiting import WaitingRoom
 from coordination.metrics import METRICS
 from coordination.store.keys import LeaseKeys
@@ -166,7 +166,7 @@ class LeaseEngine:
         request, loop = pending.request, asyncio.get_running_loop()
         sent_at = loop.time()
         seen, recent = self.keeper.seen(request.keys.lease)
-        life = ENTRY_LIFE if pending.give_up is None else min(ENTRY_LIFE, max(0.0, pending.give_up - sent_at) + 0.05)
+        life = UNBOUNDED if pending.give_up is None else max(0.0, pending.give_up - sent_at) + 0.05
         who = (request.id, request.agent, request.process, request.role, request.ttl_us, request.priority)
         how = ("wait" if wait else "try", seen, int(recent), int(life * MICROSECONDS), request.expiry)
         args = (*request.options, *who, *how, int(self.settled))
@@ -177,11 +177,12 @@ class LeaseEngine:
             if not pending.granted.done():
                 deadline = sent_at + request.ttl_us / MICROSECONDS
                 pending.granted.set_result(self.keeper.hold(request, fence, deadline))
-        elif status == CANCELLED:
+            return status, 0.0
+        if status == CANCELLED:
             raise RequestCancelled(
                 f"The request {request.id} for {request.resource} was cancelled before: use a new id."
             )
-        elif status == SUSPECT:
+        if status == SUSPECT:
             pending.suspect = (AgentId(holder.decode()), fence)
         elif wait and (room := self._rooms.get(request.keys.lease)) is not None:
             room.check_complete(waiting)

@@ -74,7 +74,8 @@ class Keeper:
         elif fence >= lease.fence:
             lease.fence, lease.deadline = Fence(fence), max(deadline, lease.deadline)
         if provisional:
-            self.spawn(self.renew(lease), "baton-confirm")
+            # In the next turn of the loop: the waiter is woken first.
+            asyncio.get_running_loop().call_soon(self._start_renewal, lease)
         else:
             self._schedule_renewal(lease)
         return lease

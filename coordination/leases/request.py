@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 MICROSECONDS: Final = 1_000_000
 MAX_TTL: Final = timedelta(hours=1)
-ENTRY_LIFE: Final = 30.0
-"""Seconds that a queue entry outlives its waiter's last sign of life. Dead waiters cost a skip until then."""
+MIN_TTL: Final = timedelta(milliseconds=50)
+UNBOUNDED: Final = 86_400.0
+"""Seconds for which a request without a timeout stands in the queue; whoever waits longer queues again."""
 
 
 class Expiry(StrEnum):
@@ -52,7 +53,7 @@ class LeaseRequest:
     ttl_us: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if not timedelta(milliseconds=50) <= self.ttl <= MAX_TTL:
+        if not MIN_TTL <= self.ttl <= MAX_TTL:
             raise InvalidArgument(f"A TTL of {self.ttl} for {self.resource} is not possible: give 50 ms to one hour.")
         if not -(2**31) < self.priority < 2**31:
             raise InvalidArgument(f"Priority {self.priority} is out of range: give a number that fits 32 bits.")

@@ -2,7 +2,7 @@
 
 However many tasks wait here, the store is asked at most once per TTL: one repeated request makes the server look at
 the holder's deadline, and grants to whoever is first in its queue. All requests are repeated only when the queue is
-known to have lost some, and each at the latest before its queue entry ends.
+known to have lost some.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from coordination.errors import LeaseTimeout, StoreUnavailable
-from coordination.leases.request import ENTRY_LIFE, Pending
+from coordination.leases.request import Pending
 
 if TYPE_CHECKING:
     from coordination.leases.engine import LeaseEngine
     from coordination.leases.lease import Lease
 
-REFRESH: Final = ENTRY_LIFE / 2
 SLACK: Final = 0.005
 """Seconds behind a deadline at which the look is worth it: the server's clock must have passed it."""
 RETRY: Final = 0.2
@@ -48,17 +47,17 @@ class WaitingRoom:
         """The granted lease. Raises `LeaseTimeout` at the end of the request's time, or what a repetition met."""
         loop = asyncio.get_running_loop()
         if pending.give_up is None:
-            return await asyncio.shield(pending.granted)
+            return await pending.granted
         try:
             async with asyncio.timeout_at(pending.give_up):
-                return await asyncio.shield(pending.granted)
+                return await pending.granted
         except TimeoutError:
             raise LeaseTimeout(pending.request.resource, loop.time() - pending.entered_at) from None
 
     def look_again_in(self, delay: float) -> None:
         """Sets the timer, or brings it forward."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + min(max(delay, 0.0) + SLACK, REFRESH)
+        due = loop.time() + max(delay, 0.0) + SLACK
         if self._timer is not None:
             if self._timer.when() <= due:
                 return
@@ -74,17 +73,12 @@ class WaitingRoom:
         self._timer = None
         if self._waiting and not self._looking:
             self._looking = True
-            self._engine.keeper.spawn(self._repeat_due(), "baton-look")
+            self._engine.keeper.spawn(self._repeat_first(), "baton-look")
 
-    async def _repeat_due(self) -> None:
-        """Repeats the first request, and every other whose queue entry is about to end."""
-        now = asyncio.get_running_loop().time()
-        due = [p for p in self._waiting.values() if now - p.sent_at > REFRESH]
-        first = next(iter(self._waiting.values()), None)
-        if first is not None and first not in due:
-            due.insert(0, first)
+    async def _repeat_first(self) -> None:
+        """Repeats the first request: the server looks at the holder, and grants to the first of all who wait."""
         try:
-            await self._repeat(due)
+            await self._repeat(list(self._waiting.values())[:1])
         finally:
             self._looking = False
 

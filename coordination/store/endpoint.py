@@ -16,7 +16,6 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from coordination.errors import InvalidSettings
 
@@ -92,19 +91,3 @@ def _label_of(kwargs: dict[str, Any]) -> str:
     if path := kwargs.get("path"):
         return f"unix:{path}"
     return f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
-
-
-async def discard(connection: AbstractConnection) -> None:
-    """Closes a connection at once, whatever is unsent, and returns when its transport is gone.
-
-    A polite close would wait for a peer that may be hung; one that does not wait leaves the transport to a loop that
-    may be closed before it has run.
-    """
-    writer = connection._writer  # pyright: ignore[reportPrivateUsage]
-    if writer is not None:
-        writer.transport.abort()
-    try:
-        await connection.disconnect()
-    except (RedisError, OSError):
-        # What broke the connection is told where it was noticed.
-        return

@@ -30,18 +30,13 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
 )
 
 
-def refused(error: redis_errors.RedisError | Exception, where: str) -> StoreError:
+def refused(error: Exception, where: str) -> StoreError:
     """The error of this library for an error reply, with what to do about it."""
     text = str(error)
     for mark, remedy in _REMEDIES:
         if mark.lower() in text.lower() or mark.lower() in type(error).__name__.lower():
             return StoreRefused(f"Redis at {where} refuses: {text}. {remedy}")
     return StoreRefused(f"Redis at {where} refuses: {text}")
-
-
-def is_reply(error: Exception) -> bool:
-    """Whether the error is the server's answer to one command, after which the connection is still in step."""
-    return isinstance(error, redis_errors.ResponseError)
 
 
 def unavailable(error: BaseException | str, where: str) -> StoreUnavailable:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property, lru_cache
 from typing import Final
 
 from coordination.ids import ProcessId, RoomName, Tenant, check_name
@@ -30,7 +31,7 @@ LOCK_TAGS: Final = 16
 """Locks hash to this many tags: a process that uses any number of locks subscribes to at most so many channels."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LeaseKeys:
     """The keys of one leased resource, all on one slot.
 
@@ -51,19 +52,19 @@ class LeaseKeys:
     channel: str
     everyone: str
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """KEYS of every lease script, in their order; a lease without events repeats its own key there."""
         return (self.lease, self.queue, self.waiters, self.cancelled, self.events or self.lease)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RoomKeys:
     """The keys of one room; `base` ends with the hash tag and a colon."""
 
     base: str
 
-    @property
+    @cached_property
     def floor(self) -> LeaseKeys:
         b = self.base
         return LeaseKeys(
@@ -163,6 +164,7 @@ class Catalogue:
             check_name("", "tenant without a slash")
         return RoomKeys(base=f"{self.root}{{{tenant}/{check_name(room, 'room')}}}:")
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - a catalogue is one small value for the whole process
     def lock(self, resource: str) -> LeaseKeys:
         check_name(resource, "lock")
         base = f"{self.root}{self.lock_tag(resource)}:"

@@ -4,7 +4,7 @@ A process needs one command connection, however many tasks it runs: commands are
 matched in order. What follows from that:
 
 - a call that is cancelled leaves the connection in step: its reply is read and dropped;
-- calls made in the same moment leave in one write, a lone call is not delayed;
+- a lone call is written at once, the others of the same moment leave together behind it;
 - one timer watches the oldest call in flight, instead of one per call. A server that answers nothing for
   `deadline` seconds costs the connection, and every call in flight learns that at once.
 
@@ -16,18 +16,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from redis.asyncio.connection import AbstractConnection
-
-from coordination.errors import StoreUnavailable
+from coordination.errors import StoreError
 from coordination.store import faults
-from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint, discard
+from coordination.store.endpoint import Endpoint
+from coordination.store.wire import ErrorReply, Wire, pack
 
 logger = logging.getLogger("coordination.store")
 
-_BACKOFF: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+BACKOFF: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between attempts to reconnect: quick at first, since a restarted server is back in well under a second."""
 
 
@@ -37,16 +35,14 @@ class Link:
     def __init__(self, endpoint: Endpoint, *, deadline: float = 1.0) -> None:
         self._endpoint = endpoint
         self._deadline = deadline
-        self._connection: AbstractConnection | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._wire: Wire | None = None
         self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._outgoing: list[bytes] = []
         self._usable = asyncio.Event()
+        self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._last_error: BaseException | str = "it is not open"
-        self.on_connected: list[Callable[[], None]] = []
-        """Called after each connect, the first included."""
 
     @property
     def label(self) -> str:
@@ -54,12 +50,12 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        return self._writer is not None
+        return self._wire is not None
 
     async def open(self) -> None:
         """Connects. Raises `StoreRefused` or `StoreUnavailable` if the first attempt fails; later ones are repeated."""
         await self._connect()
-        self._task = asyncio.create_task(self._run(), name="baton-link")
+        self._task = asyncio.create_task(self._keep_connected(), name="baton-link")
 
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `StoreUnavailable`."""
@@ -67,11 +63,14 @@ class Link:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await self._drop("the store was closed")
+        wire = self._wire
+        self._drop("the store was closed")
+        if wire is not None:
+            await wire.close()
 
     async def ready(self, timeout: float) -> None:
         """Returns once the link is connected. Raises `StoreUnavailable` if that takes longer than `timeout` seconds."""
-        if self._writer is not None:
+        if self._wire is not None:
             return
         try:
             async with asyncio.timeout(timeout):
@@ -83,24 +82,32 @@ class Link:
         """Sends one command; the future holds the reply.
 
         Raises `StoreUnavailable` at once if the link is down. The future fails with `StoreUnavailable` if the
-        connection is lost before the reply (the command may have run), or with redis-py's `ResponseError`.
+        connection is lost before the reply (the command may have run), or with `ErrorReply`.
         """
-        if self._connection is None or self._writer is None:
+        wire = self._wire
+        if wire is None:
             raise faults.unavailable(self._last_error, self.label)
         loop = asyncio.get_running_loop()
-        if not self._outgoing:
-            loop.call_soon(self._flush)
-        self._outgoing.extend(self._connection.pack_command(*command))
+        data = pack(command)
+        if not self._pending:
+            wire.write(data)
+        else:
+            # With others in flight, what is asked in one moment leaves in one write.
+            if not self._outgoing:
+                loop.call_soon(self._flush)
+            self._outgoing.append(data)
         future: asyncio.Future[Any] = loop.create_future()
-        self._pending.append((future, loop.time()))
+        now = loop.time()
+        self._pending.append((future, now))
         if self._watchdog is None:
-            self._watchdog = loop.call_later(self._deadline, self._check_oldest)
+            self._watchdog = loop.call_at(now + self._deadline, self._check_oldest)
         return future
 
     def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._writer is not None and outgoing:
-            self._writer.write(b"".join(outgoing))
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            if self._wire is not None:
+                self._wire.write(b"".join(outgoing))
 
     def _check_oldest(self) -> None:
         self._watchdog = None
@@ -110,70 +117,53 @@ class Link:
         due = self._pending[0][1] + self._deadline
         if loop.time() < due:
             self._watchdog = loop.call_at(due, self._check_oldest)
+        elif self._wire is not None:
+            self._wire.abort(TimeoutError(f"no answer for {self._deadline:.3g} s"))
+
+    def _on_reply(self, reply: Any) -> None:
+        if not self._pending:
+            if self._wire is not None:
+                self._wire.abort(ConnectionError("the server sent a reply that nobody asked for"))
+            return
+        future, _ = self._pending.popleft()
+        if future.done():
+            return
+        if isinstance(reply, ErrorReply):
+            future.set_exception(reply)
         else:
-            self._last_error = f"no answer for {self._deadline:.3g} s"
-            if self._writer is not None:
-                # Aborting wakes the reader with an error: one place cleans up.
-                self._writer.transport.abort()
+            future.set_result(reply)
+
+    def _on_lost(self, error: BaseException) -> None:
+        logger.warning("the connection to Redis at %s is lost: %s", self.label, error)
+        self._drop(error)
+        self._lost.set()
 
     async def _connect(self) -> None:
-        connection = self._endpoint.connection()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connection.connect()
-        except BaseException as error:
-            await discard(connection)
-            if isinstance(error, Exception):
-                self._last_error = error
-                raise faults.on_connect(error, self.label) from error
-            raise
-        self._connection = connection
-        # The public send coroutine closes the connection when its caller is cancelled; the link must not.
-        self._writer = connection._writer  # pyright: ignore[reportPrivateUsage]
-        self._usable.set()
-        for listener in self.on_connected:
-            listener()
-
-    async def _run(self) -> None:
-        attempt = 0
-        while True:
-            if self._connection is not None:
-                error = await self._read(self._connection)
-                logger.warning("the connection to Redis at %s is lost: %s", self.label, error)
-                await self._drop(error)
-                attempt = 0
-            try:
-                await self._connect()
-                logger.info("connected to Redis at %s again", self.label)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt decides
-                self._last_error = error
-                await asyncio.sleep(_BACKOFF[min(attempt, len(_BACKOFF) - 1)])
-                attempt += 1
-
-    async def _read(self, connection: AbstractConnection) -> BaseException:
-        """Hands out replies until the connection breaks; returns why it did."""
-        while True:
-            try:
-                reply = cast("Any", await connection.read_response(disconnect_on_error=False))
-            except Exception as error:  # noqa: BLE001 - told to the callers
-                if not faults.is_reply(error):
-                    return error
-                reply = error
-            if not self._pending:
-                return StoreUnavailable("the server sent a reply that nobody asked for")
-            future, _ = self._pending.popleft()
-            if future.done():
-                continue
-            if isinstance(reply, Exception):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-    async def _drop(self, error: BaseException | str) -> None:
-        self._usable.clear()
-        if isinstance(error, str) or not isinstance(self._last_error, str) or not self._pending:
+            self._wire = await Wire.open(self._endpoint, on_reply=self._on_reply, on_lost=self._on_lost)
+        except StoreError as error:
             self._last_error = error
-        connection, self._connection, self._writer = self._connection, None, None
+            raise
+        self._usable.set()
+
+    async def _keep_connected(self) -> None:
+        while True:
+            await self._lost.wait()
+            self._lost.clear()
+            attempt = 0
+            while self._wire is None:
+                try:
+                    await self._connect()
+                except StoreError:
+                    await asyncio.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
+                    attempt += 1
+            logger.info("connected to Redis at %s again", self.label)
+
+    def _drop(self, error: BaseException | str) -> None:
+        """Forgets the connection; every call in flight learns why."""
+        self._usable.clear()
+        self._wire = None
+        self._last_error = error
         self._outgoing.clear()
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -181,8 +171,6 @@ class Link:
         pending, self._pending = self._pending, deque()
         for future, _ in pending:
             if not future.done():
-                future.set_exception(faults.unavailable(self._last_error, self.label))
+                future.set_exception(faults.unavailable(error, self.label))
                 # A caller that gave up meanwhile will not look; that is no fault of the program.
                 future.exception()
-        if connection is not None:
-            await discard(connection)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, ResponseError
 
 from coordination.errors import StoreRefused, StoreUnavailable
 from coordination.store import faults
@@ -21,7 +20,8 @@ from coordination.store.endpoint import Endpoint
 from coordination.store.keys import Catalogue
 from coordination.store.link import Link
 from coordination.store.scripts import Script
-from coordination.store.subscriber import Subscriber, as_list
+from coordination.store.subscriber import Subscriber
+from coordination.store.wire import ErrorReply
 
 logger = logging.getLogger("coordination.store")
 
@@ -87,8 +87,8 @@ class Store:
         except StoreUnavailable:
             if patience <= 0:
                 raise
-        except ResponseError as error:
-            if not isinstance(error, NoScriptError):
+        except ErrorReply as error:
+            if not str(error).startswith("NOSCRIPT"):
                 raise faults.refused(error, self.label) from error
         return await self._run_again(script, keys, args, patience)
 
@@ -102,7 +102,7 @@ class Store:
             await self._link.ready(max(0.0, give_up - loop.time()))
             try:
                 return await self._link.call("EVAL", script.text, len(keys), *keys, *args)
-            except ResponseError as error:
+            except ErrorReply as error:
                 raise faults.refused(error, self.label) from error
             except StoreUnavailable:
                 if loop.time() >= give_up:
@@ -118,7 +118,7 @@ class Store:
         while True:
             try:
                 return await self._link.call(*command)
-            except ResponseError as error:
+            except ErrorReply as error:
                 raise faults.refused(error, self.label) from error
             except StoreUnavailable:
                 if loop.time() >= give_up:
@@ -142,7 +142,7 @@ class Store:
     async def _info(self) -> dict[str, str]:
         try:
             text: Any = await self._link.call("INFO")
-        except ResponseError as error:
+        except ErrorReply as error:
             if "NOAUTH" in str(error) or "Authentication" in str(error):
                 raise faults.refused(error, self.label) from error
             logger.warning("Redis at %s does not answer INFO (%s): its version is not checked", self.label, error)
@@ -153,14 +153,14 @@ class Store:
     async def _eviction_policy(self) -> str | None:
         try:
             reply: Any = await self._link.call("CONFIG", "GET", "maxmemory-policy")
-        except ResponseError as error:
+        except ErrorReply as error:
             logger.warning(
                 "Redis at %s does not tell its eviction policy (%s): make sure it is noeviction",
                 self.label,
                 error,
             )
             return None
-        values = as_list(reply)
+        values = cast("list[Any]", reply) if isinstance(reply, list) else []
         return str(values[1].decode()) if len(values) == 2 else None
 
 

@@ -14,17 +14,16 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from redis.asyncio.connection import AbstractConnection
-
-from coordination.errors import StoreUnavailable
+from coordination.errors import StoreError
 from coordination.store import faults
-from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint, discard
+from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
+from coordination.store.link import BACKOFF
+from coordination.store.wire import ErrorReply, Wire, pack
 
 logger = logging.getLogger("coordination.store")
 
 PROBE_EVERY: Final = 0.5
 PROBE_DEADLINE: Final = 1.0
-_BACKOFF: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 Handler = Callable[[bytes], None]
 
@@ -36,7 +35,9 @@ class Subscriber:
         self._endpoint = endpoint
         self._handlers: dict[bytes, Handler] = {}
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
-        self._connection: AbstractConnection | None = None
+        self._awaited: set[bytes] = set()
+        self._wire: Wire | None = None
+        self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.on_restored: list[Callable[[], None]] = []
@@ -45,40 +46,36 @@ class Subscriber:
         """Loop time of the last (re)connect, None while there is no connection."""
 
     async def subscribe(self, channel: str, handler: Handler) -> None:
-        """Returns once the server confirmed the subscription. Raises `StoreUnavailable` if it does not in time.
+        """Returns once the server confirmed the subscription.
 
-        The first subscription opens the connection.
+        The first subscription opens the connection. Raises `StoreUnavailable` if there is no confirmation in time,
+        `StoreRefused` if the server does not allow the channel.
         """
         name = channel.encode()
         self._handlers[name] = handler
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="baton-subscriber")
+            self._task = asyncio.create_task(self._keep_connected(), name="baton-subscriber")
         confirmed = self._confirmations.get(name)
         if confirmed is None:
             confirmed = self._confirmations[name] = asyncio.get_running_loop().create_future()
+            if self._wire is not None:
+                self._wire.write(pack(("SSUBSCRIBE", name)))
         try:
-            if self._connection is not None:
-                await self._connection.send_command("SSUBSCRIBE", name, check_health=False)
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await asyncio.shield(confirmed)
-        except (TimeoutError, OSError) as error:
+        except TimeoutError as error:
             self._handlers.pop(name, None)
             self._confirmations.pop(name, None)
             raise faults.unavailable(error, self._endpoint.label) from error
-        except Exception as error:
+        except StoreError:
             self._handlers.pop(name, None)
-            if faults.is_reply(error):
-                raise faults.refused(error, self._endpoint.label) from error
-            raise faults.unavailable(error, self._endpoint.label) from error
+            raise
 
     async def unsubscribe(self, channel: str) -> None:
         """Forgets the channel; messages that are still on their way are dropped."""
         name = channel.encode()
-        if self._handlers.pop(name, None) is not None and self._connection is not None:
-            try:
-                await self._connection.send_command("SUNSUBSCRIBE", name, check_health=False)
-            except Exception as error:  # noqa: BLE001 - a broken connection forgets its channels anyway
-                logger.debug("unsubscribing failed: %s", error)
+        if self._handlers.pop(name, None) is not None and self._wire is not None:
+            self._wire.write(pack(("SUNSUBSCRIBE", name)))
 
     async def close(self) -> None:
         if self._task is not None:
@@ -86,62 +83,82 @@ class Subscriber:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         self._handlers.clear()
+        self._refuse(faults.unavailable("the store was closed", self._endpoint.label))
 
-    async def _run(self) -> None:
-        attempt, restored = 0, False
+    async def _keep_connected(self) -> None:
+        attempt, again = 0, False
         while True:
-            connection = self._endpoint.connection()
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await connection.connect()
-                for name in self._handlers:
-                    await connection.send_command("SSUBSCRIBE", name, check_health=False)
-                self._connection = connection
-                self.connected_since = self._heard = asyncio.get_running_loop().time()
-                attempt = 0
-                await self._listen(connection, restored=restored)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt decides
-                if attempt <= 1:
-                    logger.warning("the subscription at Redis %s is lost: %s", self._endpoint.label, error)
-                if faults.is_reply(error):
+                self._wire = await Wire.open(self._endpoint, on_reply=self._on_reply, on_lost=self._on_lost)
+            except StoreError as error:
+                if not again:
+                    logger.warning("no subscription at Redis %s: %s", self._endpoint.label, error)
+                if not error.retryable:
                     self._refuse(error)
-            finally:
-                self._connection = self.connected_since = None
-                await discard(connection)
-            restored = True
-            await asyncio.sleep(_BACKOFF[min(attempt, len(_BACKOFF) - 1)])
+            else:
+                attempt = 0
+                await self._serve(self._wire, again=again)
+                again = True
+            await asyncio.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
             attempt += 1
 
-    def _refuse(self, error: Exception) -> None:
-        """Tells those who wait for a confirmation that the server refuses, instead of letting them time out."""
+    async def _serve(self, wire: Wire, *, again: bool) -> None:
+        """Subscribes everything, then probes the connection until it is lost."""
+        self._lost.clear()
+        self.connected_since = self._heard = asyncio.get_running_loop().time()
+        self._awaited = set(self._handlers) if again else set()
+        for name in self._handlers:
+            wire.write(pack(("SSUBSCRIBE", name)))
+        if again and not self._awaited:
+            self._tell_restored()
+        try:
+            while not self._lost.is_set():
+                await self._probe(wire)
+        finally:
+            self._wire = self.connected_since = None
+            await wire.close()
+
+    async def _probe(self, wire: Wire) -> None:
+        """Asks for a sign of life; silence costs the connection."""
+        try:
+            async with asyncio.timeout(PROBE_EVERY):
+                await self._lost.wait()
+        except TimeoutError:
+            wire.write(pack(("PING",)))
+            if asyncio.get_running_loop().time() - self._heard > PROBE_DEADLINE:
+                wire.abort(TimeoutError(f"no sign of life for {PROBE_DEADLINE:.3g} s"))
+
+    def _on_lost(self, error: BaseException) -> None:
+        logger.warning("the subscription at Redis %s is lost: %s", self._endpoint.label, error)
+        self._lost.set()
+
+    def _on_reply(self, reply: Any) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if isinstance(reply, ErrorReply):
+            self._refuse(faults.refused(reply, self._endpoint.label))
+            return
+        fields = cast("list[Any]", reply) if isinstance(reply, list) else [reply]
+        if fields[0] == b"smessage":
+            self._deliver(fields[1], fields[2])
+        elif fields[0] == b"ssubscribe":
+            self._confirm(fields[1])
+
+    def _confirm(self, name: bytes) -> None:
+        confirmed = self._confirmations.pop(name, None)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+        if name in self._awaited:
+            self._awaited.discard(name)
+            if not self._awaited:
+                self._tell_restored()
+
+    def _refuse(self, error: StoreError) -> None:
+        """Tells those who wait for a confirmation that none will come, instead of letting them time out."""
         for future in self._confirmations.values():
             if not future.done():
                 future.set_exception(error)
+                future.exception()
         self._confirmations.clear()
-
-    async def _listen(self, connection: AbstractConnection, *, restored: bool) -> None:
-        awaited = set(self._handlers) if restored else set[bytes]()
-        if restored and not awaited:
-            self._tell_restored()
-        probe = asyncio.create_task(self._probe(connection), name="baton-subscriber-probe")
-        try:
-            while True:
-                reply = as_list(await connection.read_response(disconnect_on_error=False))
-                self._heard = asyncio.get_running_loop().time()
-                kind = reply[0]
-                if kind == b"smessage":
-                    self._deliver(reply[1], reply[2])
-                elif kind == b"ssubscribe":
-                    confirmed = self._confirmations.pop(reply[1], None)
-                    if confirmed is not None and not confirmed.done():
-                        confirmed.set_result(None)
-                    if reply[1] in awaited:
-                        awaited.discard(reply[1])
-                        if not awaited:
-                            self._tell_restored()
-        finally:
-            probe.cancel()
-            await asyncio.gather(probe, return_exceptions=True)
 
     def _deliver(self, channel: bytes, message: bytes) -> None:
         handler = self._handlers.get(channel)
@@ -155,20 +172,3 @@ class Subscriber:
     def _tell_restored(self) -> None:
         for listener in self.on_restored:
             listener()
-
-    async def _probe(self, connection: AbstractConnection) -> None:
-        """Asks for a sign of life; silence aborts the transport, which wakes the reader with an error."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(PROBE_EVERY)
-            await connection.send_command("PING", check_health=False)
-            if loop.time() - self._heard > PROBE_DEADLINE:
-                writer = connection._writer  # pyright: ignore[reportPrivateUsage]
-                if writer is not None:
-                    writer.transport.abort()
-                raise StoreUnavailable("the subscription does not answer")
-
-
-def as_list(reply: Any) -> list[Any]:
-    """A reply as a list; a single value (the answer to a probe on some servers) becomes a list of one."""
-    return cast("list[Any]", reply) if isinstance(reply, list) else [reply]

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 from coordination.coordinator import Coordinator, Room
 from coordination.dev.valkey import EmbeddedValkey
+from coordination.ids import AgentId
 from coordination.leases.lease import Lease
 from coordination.settings import CoordinatorSettings
 
@@ -132,8 +133,14 @@ class FloorMachine(RuleBasedStateMachine):
                     await room.repeat_all()
 
         self.run(wiped())
-        # All who wait arrive anew: what their order was before the server forgot it, nobody knows.
-        self.waiting.sort(key=lambda each: (-each.priority, each.process, each.order))
+        # All who wait arrive anew, in an order that nobody knows any more: the server's is adopted.
+        state = self.run(self.rooms[0].floor.state())
+        place = {waiter.agent: number for number, waiter in enumerate(state.queue)}
+        assert sorted(place) == sorted(each.agent for each in self.waiting)
+        self.waiting.sort(key=lambda each: place[AgentId(each.agent)])
+        for each in self.waiting:
+            each.order = next(self.orders)
+        assert [each.priority for each in self.waiting] == sorted((e.priority for e in self.waiting), reverse=True)
         self.settle()
 
     def promote(self) -> None:

@@ -3,7 +3,7 @@
 -- KEYS  lease, queue, waiters, cancelled, events
 -- ARGV  1 channel prefix, 2 channel of everyone, 3 record events, 4 request id, 5 agent, 6 process, 7 role, 8 ttl (us),
 --       9 priority, 10 'wait' or 'try', 11 highest fence seen, 12 '1' if seen so recently that the server must know it,
---       13 lifetime of the queue entry (us), 14 rule of expiry: 'free', or 'silence' (an expired holder must be silenced
+--       13 us until the request gives up, 14 rule of expiry: 'free', or 'silence' (an expired holder must be silenced
 --       first), 15 '1' if the caller's connection has settled, so that it may condemn an expired holder
 -- Returns {status, fence, us until it is worth looking again, server time, holder, holder's ttl, number waiting}
 --   status 1 granted, 2 queued, 3 taken, 4 cancelled, 5 suspect: silence the holder of `fence`, then say so
@@ -64,8 +64,9 @@ if ARGV[10] == 'wait' then
   end
   local life = tonumber(ARGV[13])
   redis.call('HSET', KEYS[3], rid, cjson.encode({place = place, agent = agent, ch = process, role = role, ttl = ARGV[8],
-    priority = ARGV[9], seen = ARGV[11], deadline = int(now + life)}))
-  local outlive = math.ceil(life / 1000) + KEEP
+    priority = ARGV[9], seen = ARGV[11], at = int(now), deadline = int(now + life)}))
+  -- A waiting process looks again within the holder's TTL, and each look renews this.
+  local outlive = math.ceil(2 * math.max(ttl, tonumber(h[10] or 0)) / 1000) + KEEP
   redis.call('PEXPIRE', KEYS[2], outlive)
   redis.call('PEXPIRE', KEYS[3], outlive)
   if h[6] ~= '1' then

@@ -6,6 +6,7 @@
 -- n = '1' if there may be waiters; closed = until when only the highest fence may claim; cx = last cancellation's end.
 local PROVISIONAL = 250000
 local KEEP = 55000
+local FORSAKEN = 30000000
 
 local function int(number) return string.format('%.0f', number) end
 
@@ -53,8 +54,14 @@ local function push(now, fence, rid, process, ttl)
     'grant ' .. rid .. ' ' .. int(fence) .. ' ' .. int(now) .. ' ' .. int(ttl) .. ' ' .. PROVISIONAL)
 end
 
--- Grants a free lease to the first waiter that can be reached. An entry without a receiver is skipped, never dropped:
--- it keeps its place until its own time is over. The request `own` needs no push, its caller reads the reply.
+local function drop(member, rid)
+  redis.call('ZREM', KEYS[2], member)
+  redis.call('HDEL', KEYS[3], rid)
+end
+
+-- Grants a free lease to the first waiter that can be reached. An entry without a receiver is skipped and keeps its
+-- place, for a process that only lost its subscription repeats its requests; after half a minute it is nobody's. The
+-- request `own` needs no push, its caller reads the reply.
 -- Returns the fence and request id of the grant, or nil.
 local function grant_next(now, last, own)
   local first = 0
@@ -69,18 +76,20 @@ local function grant_next(now, last, own)
       local entry = redis.call('HGET', KEYS[3], rid)
       local waiter = entry and cjson.decode(entry)
       if not waiter or tonumber(waiter.deadline) <= now then
-        redis.call('ZREM', KEYS[2], member)
-        redis.call('HDEL', KEYS[3], rid)
+        drop(member, rid)
       else
         local fence = fence_after(now, last, tonumber(waiter.seen))
         local ttl = tonumber(waiter.ttl)
         if rid == own or push(now, fence, rid, waiter.ch, ttl) > 0 then
-          redis.call('ZREM', KEYS[2], member)
-          redis.call('HDEL', KEYS[3], rid)
+          drop(member, rid)
           install(now, fence, rid, waiter.agent, waiter.ch, waiter.role, ttl, rid == own and 0 or PROVISIONAL)
           return fence, rid
         end
-        first = first + 1
+        if tonumber(waiter.at) + FORSAKEN < now then
+          drop(member, rid)
+        else
+          first = first + 1
+        end
       end
     end
   end
