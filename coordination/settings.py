@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordination.errors import InvalidSettings
+
+
+def _seconds(value: object) -> object:
+    """In the environment a duration is a number of seconds; pydantic alone would want ISO 8601."""
+    if isinstance(value, str):
+        try:
+            return timedelta(seconds=float(value))
+        except (ValueError, OverflowError):
+            return value
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 class CoordinatorSettings(BaseSettings):
@@ -17,7 +30,7 @@ class CoordinatorSettings(BaseSettings):
     Durations are seconds in the environment.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BATON_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="BATON_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     coordination: Literal["on", "off"] = "on"
     """`off`: one agent per room, a plain AgentSession, no Redis at all. Said explicitly, never guessed."""
@@ -29,18 +42,29 @@ class CoordinatorSettings(BaseSettings):
     """Accept a server that may evict keys under memory pressure, leases included."""
     tenant: str | None = None
     """The tenant of all calls of this worker. Unset: what dispatch or room metadata say."""
-    floor_ttl: timedelta = Field(default=timedelta(seconds=2), ge=timedelta(milliseconds=300), le=timedelta(minutes=1))
+    floor_ttl: Seconds = Field(default=timedelta(seconds=2), ge=timedelta(milliseconds=300), le=timedelta(minutes=1))
     """How long the floor outlives its holder's last renewal."""
     keep_floor: bool = True
     """A holder that cannot reach Redis goes on speaking while it is in the room (policy `keep`); False: `silence`."""
-    caller_grace: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0))
+    caller_grace: Seconds = Field(default=timedelta(seconds=10), ge=timedelta(0))
     """How long a call outlives its last caller."""
-    handoff_deadline: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))
+    handoff_deadline: Seconds = Field(default=timedelta(seconds=10), gt=timedelta(0))
     """Offer to ready: after that a handoff is given up."""
-    turn_boundary: timedelta = Field(default=timedelta(seconds=8), gt=timedelta(0))
+    turn_boundary: Seconds = Field(default=timedelta(seconds=8), gt=timedelta(0))
     """Ready to commit: how long a handoff waits for nobody to speak."""
-    utterance_limit: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0))
+    utterance_limit: Seconds = Field(default=timedelta(seconds=20), gt=timedelta(0))
     """How long an utterance that began before a swap may take to reach the one that answers it."""
+
+    def __init__(self, **values: Any) -> None:
+        """Raises `InvalidSettings`, which lists all faults with the variable that each is in."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = [
+                f"{'.'.join(str(part) for part in fault['loc'])} (BATON_{str(fault['loc'][0]).upper()}): {fault['msg']}"
+                for fault in error.errors()
+            ]
+            raise InvalidSettings("The settings have faults: " + "; ".join(faults) + ".") from error
 
     def require_redis_url(self) -> str:
         """The URL. Raises `InvalidSettings` if there is none."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from livekit.agents import RunContext
 from pydantic import JsonValue
@@ -48,7 +48,7 @@ LOOK_EVERY = timedelta(milliseconds=5)
 
 
 async def handoff_to(
-    context: RunContext[object],
+    context: RunContext[Any],
     role: str,
     *,
     summary: str,
