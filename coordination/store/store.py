@@ -125,6 +125,16 @@ class Store:
                     raise
             await self._link.ready(max(0.0, give_up - loop.time()))
 
+    async def subscribers(self, channels: Sequence[str]) -> dict[str, int]:
+        """How many connections listen on each sharded channel now; a stopped process counts, a dead one does not.
+
+        Raises `StoreUnavailable`, and `StoreRefused` if the server does not allow PUBSUB.
+        """
+        if not channels:
+            return {}
+        reply = cast("list[Any]", await self.command("PUBSUB", "SHARDNUMSUB", *channels))
+        return {str(name.decode()): int(count) for name, count in zip(reply[::2], reply[1::2], strict=True)}
+
     async def _check_server(self) -> None:
         info = await self._info()
         if info:
