@@ -14,7 +14,7 @@ PIP := $(PY) -m pip install --quiet --no-input
 LOCKED := --require-hashes --requirement
 COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
-CODE := coordination agents config benchmarks examples tests
+CODE := coordination agents backend config benchmarks examples tests
 PRESENT = $(wildcard $(CODE))
 
 .DEFAULT_GOAL := help

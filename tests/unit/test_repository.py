@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CODE = ("coordination", "agents", "config", "benchmarks", "tests")
+CODE = ("coordination", "agents", "backend", "config", "benchmarks", "tests")
 MAX_LINES = 450
 """The bound that fails. The one to aim at is 400."""
 
@@ -23,6 +23,7 @@ KNOWS_LIVEKIT = (
     "coordination/testing/",
     "coordination/dev/",
     "agents/",
+    "backend/media.py",
     "benchmarks/",
     "examples/",
     "tests/",
