@@ -13,6 +13,8 @@ from coordination.ids import DEFAULT_TENANT, ProcessId, RoomName, Tenant, new_pr
 from coordination.leases.engine import LeaseEngine
 from coordination.leases.lease import Lease
 from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
+from coordination.limits.config import LimitsConfig
+from coordination.limits.limits import Limits
 from coordination.ports import Silencer
 from coordination.room.changes import Changes
 from coordination.room.context import SharedContext, Snapshot
@@ -80,7 +82,13 @@ class Opening:
 class Coordinator:
     """This process's part in the coordination: two connections to Redis, and everything that is built on them."""
 
-    def __init__(self, target: Target | None = None, *, settings: CoordinatorSettings | None = None) -> None:
+    def __init__(
+        self,
+        target: Target | None = None,
+        *,
+        settings: CoordinatorSettings | None = None,
+        limits: LimitsConfig | None = None,
+    ) -> None:
         """Nothing is connected yet. Raises `InvalidSettings` without a URL or for one that is none."""
         self.settings = settings or CoordinatorSettings()
         chosen = target if target is not None else self.settings.require_redis_url()
@@ -88,16 +96,25 @@ class Coordinator:
         self.process: ProcessId = new_process_id()
         self._engine = LeaseEngine(self._store, self.process)
         self._locks = Locks(self._engine)
+        self.limits = Limits(self._store, self.process, limits)
+        """Shared budgets of providers. See `Limits.reserve`."""
         self._rooms: dict[tuple[Tenant, RoomName], Room] = {}
 
     @classmethod
-    def open(cls, target: Target | None = None, *, settings: CoordinatorSettings | None = None) -> Opening:
+    def open(
+        cls,
+        target: Target | None = None,
+        *,
+        settings: CoordinatorSettings | None = None,
+        limits: LimitsConfig | None = None,
+    ) -> Opening:
         """Connects: `await Coordinator.open(url)`, or `async with Coordinator.open(url) as coordinator`.
 
         `target` is a URL or an existing redis-py client; without one the settings (BATON_REDIS_URL) are asked.
+        `limits` are the budgets that `coordinator.limits` keeps.
         Raises `InvalidSettings`, `StoreRefused`, `StoreUnavailable`.
         """
-        return Opening(cls(target, settings=settings))
+        return Opening(cls(target, settings=settings, limits=limits))
 
     async def start(self) -> Self:
         await self._store.open()
@@ -108,6 +125,7 @@ class Coordinator:
         for room in list(self._rooms.values()):
             await room.close()
         self._rooms.clear()
+        await self.limits.close()
         await self._engine.close()
         await self._store.close()
 

@@ -152,3 +152,85 @@ class DispatchFailed(CoordinationError):
     """LiveKit refused a dispatch or did not answer."""
 
     retryable = True
+
+
+class LimitError(CoordinationError):
+    """Base of what can become of a request for a part of a limit."""
+
+
+class LimitExceeded(LimitError):
+    """A limit refuses the request now. Nothing was charged."""
+
+    retryable = True
+
+    def __init__(self, provider: str, limit: str, tenant: str, retry_after: float) -> None:
+        self.provider, self.limit, self.tenant, self.retry_after = provider, limit, tenant, retry_after
+        super().__init__(
+            f"The limit {limit!r} of {provider} has no room for tenant {tenant!r} now: it passes in {retry_after:.3g} s"
+            ". Wait that long, give a timeout to wait in the queue, or use another provider."
+        )
+
+
+class LimitTimeout(LimitError, TimeoutError):
+    """The request waited for its whole time and was not admitted. Nothing was charged."""
+
+    retryable = True
+
+    def __init__(self, provider: str, limit: str, tenant: str, waited: float) -> None:
+        self.provider, self.limit, self.tenant, self.waited = provider, limit, tenant, waited
+        super().__init__(
+            f"{provider} had no room for tenant {tenant!r} within {waited:.3g} s; the limit {limit!r} held it up. "
+            "Wait longer, raise the limit, or use another provider."
+        )
+
+
+class CostAboveLimit(LimitError, ValueError):
+    """The request is larger than a whole limit: it could never pass, however long it waits."""
+
+    def __init__(self, provider: str, limit: str, cost: float, most: float) -> None:
+        self.provider, self.limit, self.cost, self.most = provider, limit, cost, most
+        super().__init__(
+            f"A request for {cost:g} can never pass the limit {limit!r} of {provider}, which is {most:g}: "
+            "split the request or raise the limit."
+        )
+
+
+class UnknownProvider(LimitError, LookupError):
+    """No limits are configured for the provider, and unknown ones are refused."""
+
+    def __init__(self, provider: str, known: tuple[str, ...]) -> None:
+        self.provider, self.known = provider, known
+        super().__init__(
+            f"No limits are configured for {provider!r} (there are some for: {', '.join(known) or 'none'}): "
+            "add it to the limits, or set unknown_providers to allow."
+        )
+
+
+class UnknownTenant(LimitError, LookupError):
+    """The tenant is not listed, and unknown ones are refused."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        super().__init__(f"Tenant {tenant!r} is not listed: add it to the tenants, or name a plan for unknown ones.")
+
+
+class TenantBlocked(LimitError):
+    """An operator has blocked the tenant."""
+
+    def __init__(self, tenant: str, reason: str = "") -> None:
+        self.tenant, self.reason = tenant, reason
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"Tenant {tenant!r} is blocked{why}: `baton limits unblock {tenant}` lets it in again.")
+
+
+class LimitsUnavailable(LimitError):
+    """Redis is away, and the limit's policy for that is to let nothing pass."""
+
+    retryable = True
+
+    def __init__(self, provider: str, limit: str) -> None:
+        self.provider, self.limit = provider, limit
+        super().__init__(
+            f"Redis is away, and the limit {limit!r} of {provider} lets nothing pass then (fail_closed). "
+            "Bring Redis back, or choose fail_open or local_share for it."
+        )

@@ -59,6 +59,14 @@ class Metrics:
     def _hold(self) -> Histogram:
         return _histogram("baton_floor_hold_seconds", "Time for which the floor was held.", _HOLDS)
 
+    @cached_property
+    def _admissions(self) -> Counter:
+        return _counter("baton_limit_admissions", "Requests that limits admitted.", "provider")
+
+    @cached_property
+    def _limit_wait(self) -> Histogram:
+        return _histogram("baton_limit_wait_seconds", "Time in the queue of a provider's limits.", _WAITS, "provider")
+
     def granted(self, request: LeaseRequest) -> None:
         _child(self._grants, request.kind).inc()
 
@@ -82,6 +90,12 @@ class Metrics:
 
     def handoff_phase(self, kind: str, phase: str, seconds: float) -> None:
         self._phase.labels(kind, phase).observe(seconds)
+
+    def limit_admitted(self, provider: str) -> None:
+        _child(self._admissions, provider).inc()
+
+    def limit_waited(self, provider: str, seconds: float) -> None:
+        _child(self._limit_wait, provider).observe(seconds)
 
 
 @cache

@@ -144,6 +144,44 @@ class RoomKeys:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LimitKeys:
+    """The keys of one provider's limits, all on one slot; `base` ends with the hash tag and a colon.
+
+    own      hash: buckets of scope `provider` (`<limit>/` -> theoretical arrival time in us); while somebody waits also
+             n (how many), pump (the process that admits), due (when it looks next)
+    waiters  hash: request id -> what an admission needs to know of it
+    tenants  sorted set: tenants that wait, score = start tag
+    granted  sorted set: requests that were pushed, score = moment of the admission; the last 30 s of them
+    fair     hash: start tag of the last admission, and each tenant's finish tag; gone when nobody waits
+    beats    sorted set: processes that use the provider, score = server time of their last sign of life
+    usage    prefix of hashes: what was used in one minute, by tenant; an hour each
+
+    Further keys that scripts build behind `base`: `<scope>`, `guarantee`, `ceiling` (hashes of other buckets,
+    `<limit>/<name>` -> as above), `q:<tenant>` (sorted set: a tenant's queue, score = -priority), `s:<limit>/<name>`
+    (sorted set: slots that are held, score = when they end unless renewed), `p:<process>` (channel).
+    """
+
+    base: str
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """KEYS of every limits script, in their order."""
+        b = self.base
+        return (f"{b}provider", f"{b}waiters", f"{b}tenants", f"{b}granted", f"{b}fair")
+
+    @property
+    def beats(self) -> str:
+        return f"{self.base}beats"
+
+    @property
+    def usage(self) -> str:
+        return f"{self.base}usage:"
+
+    def channel(self, process: ProcessId) -> str:
+        return f"{self.base}p:{process}"
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """Builds every key under one prefix."""
@@ -185,3 +223,7 @@ class Catalogue:
     def context(self, scope: str) -> RoomKeys:
         """Keys of a context that is no room's, such as `user:42`: only `context` and `everyone` of them are used."""
         return RoomKeys(base=f"{self.root}{{scope/{check_name(scope, 'context scope')}}}:")
+
+    @lru_cache(maxsize=1024)  # noqa: B019 - as above
+    def limits(self, provider: str) -> LimitKeys:
+        return LimitKeys(base=f"{self.root}{{limits/{check_name(provider, 'provider')}}}:")

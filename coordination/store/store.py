@@ -92,6 +92,13 @@ class Store:
                 raise faults.refused(error, self.label) from error
         return await self._run_again(script, keys, args, patience)
 
+    def send(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int] = ()) -> asyncio.Future[Any]:
+        """Sends the script and returns the future of its reply, for a caller that has to see it even when cancelled.
+
+        Raises `StoreUnavailable` at once if the link is down. Nothing is repeated; `run` is what to do about a failure.
+        """
+        return self._link.call("EVALSHA", script.sha, len(keys), *keys, *args)
+
     async def _run_again(
         self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int], patience: float
     ) -> Any:

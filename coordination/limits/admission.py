@@ -1,0 +1,213 @@
+"""Asks the store to admit requests; one engine serves all limits of a process.
+
+One admission is one round trip, for all limits of the provider together. A request that is cancelled leaves no charge:
+out of the queue it costs nothing, and what was admitted a moment before is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, cast
+
+from coordination.errors import LimitExceeded, StoreError, StoreUnavailable
+from coordination.ids import ProcessId
+from coordination.limits.buckets import Check, Rate
+from coordination.limits.concurrency import Heartbeat
+from coordination.limits.queue import Queue
+from coordination.limits.request import MICROSECONDS, Admission, LimitRequest
+from coordination.limits.reservation import Reservation
+from coordination.limits.units import Costs
+from coordination.metrics import METRICS
+from coordination.store.keys import LimitKeys
+from coordination.store.scripts import Script
+from coordination.store.store import Store
+from coordination.store.wire import ErrorReply
+
+logger = logging.getLogger("coordination.limits")
+
+ADMIT: Final = Script.load("limits/admit")
+SETTLE: Final = Script.load("limits/settle")
+WITHDRAW: Final = Script.load("limits/withdraw")
+
+ADMITTED, QUEUED, REFUSED = 1, 2, 3
+
+PATIENCE: Final = 0.25
+"""Seconds for which an admission waits for Redis to come back before the policy for its absence decides: a caller is on
+the line."""
+REFUND_WITHIN: Final = 300 * MICROSECONDS
+"""How long a reservation is open: what is settled later gives nothing back."""
+
+
+class Admissions:
+    """All requests of one process. Not thread-safe: one event loop."""
+
+    def __init__(self, store: Store, process: ProcessId) -> None:
+        self.store = store
+        self.process = process
+        self._queues: dict[str, Queue] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        store.subscriber.on_restored.append(self._restored)
+
+    def queue(self, request: LimitRequest) -> Queue:
+        """This process's part of the queue for the request's provider."""
+        base = request.keys.base
+        if base not in self._queues:
+            self._queues[base] = Queue(self, request.keys, request.shape.provider)
+        return self._queues[base]
+
+    def heartbeat(self, keys: LimitKeys) -> Heartbeat:
+        """What this process holds of a provider."""
+        if keys.base not in self._heartbeats:
+            self._heartbeats[keys.base] = Heartbeat(self, keys)
+        return self._heartbeats[keys.base]
+
+    def let_go(self, reservation: Reservation) -> None:
+        """Its slots are not renewed any more."""
+        for heartbeat in self._heartbeats.values():
+            heartbeat.drop(reservation)
+
+    # -- admitting ----------------------------------------------------------------------------------------------------
+
+    async def admit(self, request: LimitRequest) -> Admission:
+        """Returns when the request may go.
+
+        Raises `LimitExceeded` (it was not to wait), `LimitTimeout`, `StoreUnavailable`. Cancelled, it leaves no charge.
+        """
+        loop = asyncio.get_running_loop()
+        if request.give_up is None or request.give_up > request.entered_at:
+            await self.queue(request).listen()
+        status, *fields = await self._ask(request)
+        if status == ADMITTED:
+            return await self._when_due(request, *fields)
+        if status == REFUSED:
+            request.held_up_by = fields[0]
+            raise LimitExceeded(request.shape.provider, request.limit, request.shape.tenant, fields[1] / MICROSECONDS)
+        request.waited = True
+        queue = self.queue(request)
+        try:
+            return await queue.wait(request, fields)
+        finally:
+            METRICS.limit_waited(request.shape.provider, loop.time() - request.entered_at)
+
+    async def _ask(self, request: LimitRequest) -> list[int]:
+        """One round trip. Cancelled in it, the request is withdrawn as soon as its outcome is known."""
+        args = request.admit_args(asyncio.get_running_loop().time())
+        try:
+            reply = self.store.send(ADMIT, request.keys.keys, args)
+        except StoreUnavailable:
+            return await self._ask_again(request, args)
+        try:
+            return await asyncio.shield(reply)
+        except asyncio.CancelledError:
+            reply.add_done_callback(lambda done: self._late_reply(request, done))
+            raise
+        except (ErrorReply, StoreUnavailable):
+            return await self._ask_again(request, args)
+
+    async def _ask_again(self, request: LimitRequest, args: list[str | int]) -> list[int]:
+        """The slow path: a script that the server has not seen, or a link that is down."""
+        try:
+            return await self.store.run(ADMIT, request.keys.keys, args, patience=PATIENCE)
+        except asyncio.CancelledError:
+            self.withdraw(request)
+            raise
+
+    async def _when_due(self, request: LimitRequest, variant: int, moment: int, delay: int) -> Admission:
+        """An admission may be told up to a quarter of a second before its moment."""
+        admission = Admission(variant=variant, moment=moment)
+        if delay > 0:
+            await self.sleep_until_due(request, admission, delay)
+        return admission
+
+    async def sleep_until_due(self, request: LimitRequest, admission: Admission, delay: int) -> None:
+        request.waited = True
+        try:
+            await asyncio.sleep(delay / MICROSECONDS)
+        except asyncio.CancelledError:
+            self.give_back(request, admission)
+            raise
+
+    def _late_reply(self, request: LimitRequest, done: asyncio.Future[Any]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        status, *fields = cast("list[int]", done.result())
+        if status == ADMITTED:
+            self.give_back(request, Admission(variant=fields[0], moment=fields[1]))
+        elif status == QUEUED:
+            self.withdraw(request)
+
+    # -- giving back --------------------------------------------------------------------------------------------------
+
+    def withdraw(self, request: LimitRequest) -> None:
+        """Takes a request back in the background, whether it is queued or was admitted meanwhile."""
+        self.spawn(self._change(WITHDRAW, request, request.withdraw_args()), "baton-limit-withdraw")
+
+    def give_back(self, request: LimitRequest, admission: Admission) -> None:
+        """Refunds an admission in the background."""
+        nothing: Costs = dict.fromkeys(request.costs, 0)
+        self.spawn(self.settle(request, admission, nothing), "baton-limit-refund")
+
+    async def settle(self, request: LimitRequest, admission: Admission, used: Costs) -> None:
+        """Corrects an admission by what was used, and frees its slots. Nothing is sent if there is nothing to correct.
+
+        Never repeated after a lost reply, so that nothing is given back twice: an outage costs the refund.
+        """
+        if admission.variant == 0:
+            return
+        changes = _differences(request.shape.variant(admission.variant), request, used)
+        if changes:
+            head = [request.keys.base, self.process, admission.moment, REFUND_WITHIN]
+            await self._change(SETTLE, request, [*head, *changes])
+
+    async def _change(self, script: Script, request: LimitRequest, args: list[str | int]) -> None:
+        try:
+            left = await self.store.run(script, request.keys.keys, args, patience=0)
+        except StoreError as error:
+            logger.warning("a reservation at %s was not corrected: %s", request.shape.provider, error)
+            return
+        self.queue(request).told(*left)
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def _restored(self) -> None:
+        """After a lost subscription an admission may have been missed: whoever waits asks again."""
+        for queue in self._queues.values():
+            queue.repeat_all()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs background work that this engine owns and ends."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("background work %s failed", task.get_name(), exc_info=error)
+
+    async def close(self, grace: float = 1.0) -> None:
+        """Lets what is being given back arrive, within `grace` seconds, and ends all background work."""
+        for heartbeat in self._heartbeats.values():
+            await heartbeat.close()
+        for queue in self._queues.values():
+            queue.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        rest = list(self._tasks)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+
+def _differences(checks: tuple[Check, ...], request: LimitRequest, used: Costs) -> list[str | int]:
+    changes: list[str | int] = []
+    for check in checks:
+        if not isinstance(check, Rate):
+            changes += ("s", check.set, request.slot)
+        elif difference := check.interval(used[check.unit]) - check.interval(request.costs[check.unit]):
+            changes += (check.hash, check.field, difference)
+    return changes

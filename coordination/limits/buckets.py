@@ -1,0 +1,118 @@
+"""Limits as the store sees them: buckets and slots, with everything that can be computed before a request is made.
+
+A bucket is full again at one moment, its theoretical arrival time; a request moves that moment on by an interval, and
+passes if the moment is then no further ahead than the bucket's slack (GCRA, ITU-T I.371). Limit and period are divided
+once per request, in whole numbers, rounded up: however large a cost is, its interval is exact to a microsecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from coordination.errors import CostAboveLimit
+from coordination.limits.units import FINEST, Costs, Unit
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """One bucket, as requests of one kind meet it."""
+
+    limit: str
+    unit: Unit
+    hash: str
+    field: str
+    quantity: int
+    """Thousandths of the unit in one period."""
+    period: int
+    """Microseconds."""
+    slack: int
+    """Microseconds: how much interval a full bucket holds."""
+
+    @classmethod
+    def of(
+        cls,
+        limit: str,
+        unit: Unit,
+        bucket: tuple[str, str],
+        *,
+        amount: int,
+        burst: int,
+        period: timedelta,
+        kept: int = 0,
+    ) -> Rate:
+        """`kept`: how much of the burst is left for others in any case."""
+        quantity, us = amount * FINEST, period // MICROSECOND
+        slack = max(burst - kept, 0) * FINEST * us // quantity
+        return cls(limit=limit, unit=unit, hash=bucket[0], field=bucket[1], quantity=quantity, period=us, slack=slack)
+
+    def interval(self, cost: int) -> int:
+        """Microseconds that thousandths of the unit take of the bucket."""
+        return -(-cost * self.period // self.quantity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """One set of slots that are held for a time."""
+
+    limit: str
+    set: str
+    most: int
+
+
+Check = Rate | Slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """All checks for requests of one kind: same provider, tenant, names and units."""
+
+    provider: str
+    tenant: str
+    weight: float
+    guaranteed: tuple[Check, ...]
+    """What has to pass within the tenant's guarantees; empty without any."""
+    ordinary: tuple[Check, ...]
+    names: tuple[str, ...] = field(default=())
+    """The limit of each ordinary check."""
+
+    def variant(self, number: int) -> tuple[Check, ...]:
+        """The checks that an admission passed: variant 1 is within the guarantees."""
+        return self.guaranteed if number == 1 else self.ordinary
+
+    @property
+    def holds_slots(self) -> bool:
+        return any(isinstance(check, Slots) for check in self.ordinary)
+
+    def slots_only(self) -> Shape:
+        """The same without its rates."""
+        slots = tuple(check for check in self.ordinary if isinstance(check, Slots))
+        guaranteed = tuple(check for check in self.guaranteed if isinstance(check, Slots))
+        return replace(self, guaranteed=guaranteed, ordinary=slots, names=tuple(check.limit for check in slots))
+
+    def require_possible(self, costs: Costs) -> None:
+        """Raises `CostAboveLimit` for a cost that could never pass."""
+        for check in self.ordinary:
+            if isinstance(check, Rate) and costs[check.unit] > check.quantity:
+                raise CostAboveLimit(self.provider, check.limit, costs[check.unit] / FINEST, check.quantity / FINEST)
+            if isinstance(check, Slots) and check.most < 1:
+                raise CostAboveLimit(self.provider, check.limit, 1, check.most)
+
+    def values(self, checks: tuple[Check, ...], costs: Costs, slot: str) -> list[str | int]:
+        """The checks as the scripts take them, four values each."""
+        values: list[str | int] = []
+        for check in checks:
+            if isinstance(check, Rate):
+                values += (check.hash, check.field, check.interval(costs[check.unit]), check.slack)
+            else:
+                values += ("s", check.set, check.most, slot)
+        return values
+
+    def share_cost(self, costs: Costs) -> int:
+        """Microseconds by which an admission moves its tenant's turn on: its largest part of what all share."""
+        rates = [check for check in self.ordinary if isinstance(check, Rate)]
+        shared = [check for check in rates if check.hash == "provider"] or rates
+        most = max((check.interval(costs[check.unit]) for check in shared), default=1_000_000)
+        return max(int(most / self.weight), 1)

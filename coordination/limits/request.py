@@ -1,0 +1,90 @@
+"""One request for a part of a provider's limits: everything that a repetition of it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from coordination.ids import ProcessId, RequestId, new_request_id
+from coordination.limits.buckets import Shape
+from coordination.limits.units import Costs
+from coordination.store.keys import LimitKeys
+
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """That a request was admitted."""
+
+    variant: int
+    """1: within the tenant's guarantees; 2: as everybody; 0: by this process alone, while Redis is away."""
+    moment: int
+    """By the server's clock, in microseconds: what it was charged as of."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LimitRequest:
+    """A request, and what became of it."""
+
+    id: RequestId
+    keys: LimitKeys
+    shape: Shape
+    costs: Costs
+    slot: str
+    """What holds its slots: the request's id, or for a call its room."""
+    process: ProcessId
+    priority: int
+    entered_at: float
+    """Loop time at which it was made."""
+    give_up: float | None
+    """Loop time at which its wait ends; None for never."""
+    held_up_by: int = 0
+    """Index of the ordinary check that was the last to pass, as last told."""
+    waited: bool = False
+    admitted: asyncio.Future[Admission] | None = field(default=None)
+    """Set while it waits."""
+    on_place: Callable[[int], None] | None = None
+    """Told how many wait, this one included, when that is known anew."""
+
+    @property
+    def limit(self) -> str:
+        """The limit that holds it up."""
+        names = self.shape.names
+        return names[self.held_up_by] if self.held_up_by < len(names) else ""
+
+    def checks(self) -> list[str | int]:
+        """Number of values of the first variant, its checks, and those of the second."""
+        shape = self.shape
+        first = shape.values(shape.guaranteed, self.costs, self.slot) if shape.guaranteed else []
+        return [len(first), *first, *shape.values(shape.ordinary, self.costs, self.slot)]
+
+    def admit_args(self, now: float) -> list[str | int]:
+        """ARGV of limits/admit."""
+        life = UNBOUNDED if self.give_up is None else max(self.give_up - now, 0.0)
+        return [
+            self.keys.base,
+            self.id,
+            self.process,
+            self.shape.tenant,
+            self.priority,
+            int(life * MICROSECONDS),
+            self.shape.share_cost(self.costs),
+            *self.checks(),
+        ]
+
+    def for_slots_again(self) -> LimitRequest:
+        """A request for the same slots, without the rates, that does not wait."""
+        now = asyncio.get_running_loop().time()
+        return replace(
+            self, id=new_request_id(), shape=self.shape.slots_only(), entered_at=now, give_up=now, admitted=None
+        )
+
+    def withdraw_args(self) -> list[str | int]:
+        """ARGV of limits/withdraw."""
+        return [self.keys.base, self.id, self.process, self.shape.tenant, *self.checks()]
+
+
+UNBOUNDED = 86_400.0
+"""Seconds for which a request without a timeout stands in the queue; whoever waits longer queues again."""

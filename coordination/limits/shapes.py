@@ -1,0 +1,174 @@
+"""Turns configuration into the checks of one kind of request, and remembers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from coordination.errors import InvalidArgument, TenantBlocked, UnknownProvider, UnknownTenant
+from coordination.ids import check_name
+from coordination.limits.agreement import guarantees
+from coordination.limits.buckets import Check, Rate, Shape, Slots
+from coordination.limits.config import Limit, LimitsConfig, Part, Provider, Tenant
+from coordination.limits.config import UnknownProvider as Policy
+from coordination.limits.units import Scope, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Who asks: names for the scopes."""
+
+    provider: str
+    tenant: str
+    model: str | None = None
+    room: str | None = None
+    role: str | None = None
+    caller: str | None = None
+    transfer: bool = False
+    """A handoff or takeover of a call that was admitted: it may use what is kept for them."""
+
+    def name(self, scope: Scope) -> str | None:
+        return "" if scope is Scope.PROVIDER else getattr(self, scope.value)
+
+
+class Shapes:
+    """The checks of a configuration. Made anew when the configuration changes."""
+
+    def __init__(self, config: LimitsConfig) -> None:
+        self.config = config
+        # Rooms and callers come and go: the oldest are forgotten.
+        self.of = lru_cache(maxsize=4096)(self._of)
+
+    def _of(self, subject: Subject, units: frozenset[Unit]) -> Shape:
+        """The checks of a kind of request.
+
+        Raises `UnknownProvider`, `UnknownTenant`, `TenantBlocked`, `InvalidName`, `InvalidArgument` for a limit whose
+        scope the subject does not name.
+        """
+        tenant = self._tenant(subject.tenant)
+        provider = self.config.limits.providers.get(subject.provider)
+        if provider is None:
+            if self.config.limits.unknown_providers is Policy.REFUSE:
+                raise UnknownProvider(subject.provider, tuple(self.config.limits.providers))
+            provider = Provider.model_construct(limits={})
+        ordinary: list[Check] = []
+        guaranteed: list[Check] | None = []
+        for name, limit in provider.limits.items():
+            if limit.unit not in units:
+                continue
+            own = self._name(subject, name, limit)
+            if own is None:
+                continue
+            parts = _Parts.of(self.config, tenant, subject, name)
+            ordinary += _ordinary(name, limit, own, parts, subject)
+            if guaranteed is not None:
+                more = _guaranteed(name, limit, own, parts, subject)
+                guaranteed = None if more is None else guaranteed + more
+        shared = any(_is_guarantee(check) for check in guaranteed or ())
+        return Shape(
+            provider=subject.provider,
+            tenant=subject.tenant,
+            weight=tenant.weight,
+            guaranteed=tuple(guaranteed or ()) if shared else (),
+            ordinary=tuple(ordinary),
+            names=tuple(check.limit for check in ordinary),
+        )
+
+    def _tenant(self, name: str) -> Tenant:
+        check_name(name, "tenant")
+        plan = self.config.plan(name)
+        if plan is None:
+            raise UnknownTenant(name)
+        if plan.blocked:
+            raise TenantBlocked(name, "blocked in the configuration")
+        return plan
+
+    def _name(self, subject: Subject, name: str, limit: Limit) -> str | None:
+        own = subject.name(limit.scope)
+        if own is None:
+            raise InvalidArgument(
+                f"The limit {name!r} of {subject.provider} counts by {limit.scope.value}: "
+                f"reserve(…, {limit.scope.value}=…) has to name it."
+            )
+        if limit.scope is not Scope.PROVIDER:
+            check_name(own, limit.scope.value)
+        return None if limit.only and own not in limit.only else own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What tenants have of one limit."""
+
+    guarantee: Part | None
+    ceiling: Part | None
+    kept: int
+    """Bursts (or slots) that are guaranteed to all tenants together."""
+
+    @classmethod
+    def of(cls, config: LimitsConfig, tenant: Tenant, subject: Subject, limit: str) -> _Parts:
+        parts = guarantees(config, subject.provider, limit)
+        slots = config.limits.providers[subject.provider].limits[limit].unit is Unit.STREAMS
+        return cls(
+            guarantee=tenant.guarantees.get(subject.provider, {}).get(limit),
+            ceiling=tenant.ceilings.get(subject.provider, {}).get(limit),
+            kept=sum(part.limit if slots else part.burst_size for part in parts),
+        )
+
+
+def _ordinary(name: str, limit: Limit, own: str, parts: _Parts, subject: Subject) -> list[Check]:
+    checks: list[Check] = []
+    if limit.unit is Unit.STREAMS:
+        free = limit.limit if subject.transfer else limit.limit - limit.margin
+        checks.append(Slots(limit=name, set=f"s:{name}/{own}", most=free))
+        if parts.kept and not limit.lend:
+            checks.append(Slots(limit=name, set=f"s:{name}/pool", most=max(free - parts.kept, 0)))
+    else:
+        checks.append(_rate(name, limit, own, kept=parts.kept))
+    return checks + _ceiling(name, limit, parts, subject)
+
+
+def _guaranteed(name: str, limit: Limit, own: str, parts: _Parts, subject: Subject) -> list[Check] | None:
+    """The checks of a limit within the tenant's guarantee; None if it has none on something that all share."""
+    if limit.scope is not Scope.PROVIDER:
+        return _ordinary(name, limit, own, parts, subject)
+    part = parts.guarantee
+    if part is None:
+        return None
+    checks: list[Check]
+    if limit.unit is Unit.STREAMS:
+        checks = [
+            Slots(limit=name, set=f"s:{name}/", most=limit.limit),
+            Slots(limit=name, set=f"s:{name}/guarantee/{subject.tenant}", most=part.limit),
+        ]
+    else:
+        checks = [_rate(name, limit, own), _part(name, limit, "guarantee", part, subject)]
+    return checks + _ceiling(name, limit, parts, subject)
+
+
+def _rate(name: str, limit: Limit, own: str, *, kept: int = 0) -> Rate:
+    return Rate.of(
+        name,
+        limit.unit,
+        (limit.scope.value, f"{name}/{own}"),
+        amount=limit.limit,
+        burst=limit.burst_size,
+        period=limit.period,
+        kept=kept,
+    )
+
+
+def _part(name: str, limit: Limit, kind: str, part: Part, subject: Subject) -> Rate:
+    bucket = (kind, f"{name}/{subject.tenant}")
+    return Rate.of(name, limit.unit, bucket, amount=part.limit, burst=part.burst_size, period=limit.period)
+
+
+def _ceiling(name: str, limit: Limit, parts: _Parts, subject: Subject) -> list[Check]:
+    if parts.ceiling is None:
+        return []
+    if limit.unit is Unit.STREAMS:
+        return [Slots(limit=name, set=f"s:{name}/ceiling/{subject.tenant}", most=parts.ceiling.limit)]
+    return [_part(name, limit, "ceiling", parts.ceiling, subject)]
+
+
+def _is_guarantee(check: Check) -> bool:
+    return check.hash == "guarantee" if isinstance(check, Rate) else "/guarantee/" in check.set

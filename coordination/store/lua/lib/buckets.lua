@@ -1,0 +1,98 @@
+-- Shared by all scripts of the limits. KEYS 1..5 (all of one provider, on one slot): its own hash (buckets of the scope
+-- `provider`, and n: how many wait, pump, due, lost), waiters, tenants, granted, fair. ARGV 1: what every other key of
+-- the provider begins with.
+--
+-- A check is four values: hash, field, interval, slack for a rate; 's', set, most, id for slots. All rates are in
+-- microseconds: the interval is what the request takes of the bucket, the slack what a full bucket holds, the field the
+-- theoretical arrival time (GCRA, ITU-T I.371): the moment at which the bucket is full again. Whole microseconds since
+-- 1970 have 16 digits and stay exact in a double (2^53) until the year 2255.
+local HORIZON = 250000
+local SLICE = 30000000
+local SLOT_LIFE = 3000000
+local KEEP = 120000
+
+local function digits(n) return string.format('%.0f', n) end
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+local function lengthen(key, ms)
+  redis.call('PEXPIRE', key, ms, 'NX')
+  redis.call('PEXPIRE', key, ms, 'GT')
+end
+
+local levels = {}
+
+local function level(hash, field)
+  local name = hash .. '\n' .. field
+  local tat = levels[name]
+  if not tat then
+    tat = tonumber(redis.call('HGET', ARGV[1] .. hash, field) or 0)
+    levels[name] = tat
+  end
+  return tat
+end
+
+-- A bucket that is full is the same as none: each new one takes up to two full ones of its hash away.
+local function make_room(key, now)
+  local some = redis.call('HRANDFIELD', key, 2, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local tat = tonumber(some[i + 1])
+    if tat and tat > SLICE and tat <= now and string.find(some[i], '/', 1, true) then
+      redis.call('HDEL', key, some[i])
+    end
+  end
+end
+
+-- The lifetime is written once per slice of bucket time, not with every charge: it is always at least a slice longer
+-- than the bucket is not full.
+local function set_level(hash, field, before, after, now)
+  local key = ARGV[1] .. hash
+  if before == 0 then make_room(key, now) end
+  redis.call('HSET', key, field, digits(after))
+  if math.floor(before / SLICE) ~= math.floor(after / SLICE) then
+    lengthen(key, math.ceil(math.max(after - now, 0) / 1000) + KEEP)
+  end
+  levels[hash .. '\n' .. field] = after
+end
+
+-- When a slot may be free: never within the horizon while all are taken, for the one that ends first may be renewed.
+local function slot_at(set, most, id, now)
+  local key = ARGV[1] .. set
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', digits(now))
+  if redis.call('ZCARD', key) < tonumber(most) or redis.call('ZSCORE', key, id) then return now end
+  local ends = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  return math.max(tonumber(ends or now + SLOT_LIFE), now + HORIZON + 1)
+end
+
+-- When all checks c[first..last] pass, and the index of the one that is last to.
+local function passes_at(c, first, last, now)
+  local at, worst = now, 0
+  for i = first, last, 4 do
+    local t
+    if c[i] == 's' then
+      t = slot_at(c[i + 1], c[i + 2], c[i + 3], now)
+    else
+      -- A request above the slack passes when the bucket is full.
+      t = level(c[i], c[i + 1]) - math.max(c[i + 3] - c[i + 2], 0)
+    end
+    if t > at then at, worst = t, i end
+  end
+  return at, worst
+end
+
+-- Charges all checks c[first..last] as of the moment `at`, which may lie ahead: any order of moments keeps the bound.
+local function take(c, first, last, at, now)
+  for i = first, last, 4 do
+    if c[i] == 's' then
+      local key = ARGV[1] .. c[i + 1]
+      redis.call('ZADD', key, digits(now + SLOT_LIFE), c[i + 3])
+      redis.call('PEXPIRE', key, SLOT_LIFE / 1000 + 1000)
+    else
+      local before = level(c[i], c[i + 1])
+      set_level(c[i], c[i + 1], before, math.max(before, at) + c[i + 2], now)
+    end
+  end
+end

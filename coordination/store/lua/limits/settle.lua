@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Corrects what a reservation took by what was really used: less goes back, more becomes debt. Its slots are free again.
+-- KEYS  own, waiters, tenants, granted, fair
+-- ARGV  1 base of the keys, 2 process, 3 moment of the admission, 4 us after which nothing is given back any more,
+--       5.. hash, field, difference in us; or 's', set, id
+-- Returns {number waiting, us until the next look, 1 if the caller is to pump then}
+--@include buckets
+--@include queue
+local now = clock()
+local open = now <= ARGV[3] + ARGV[4]
+for i = 5, #ARGV, 3 do
+  if ARGV[i] == 's' then
+    redis.call('ZREM', ARGV[1] .. ARGV[i + 1], ARGV[i + 2])
+  else
+    local before, difference = level(ARGV[i], ARGV[i + 1]), tonumber(ARGV[i + 2])
+    if difference > 0 then
+      set_level(ARGV[i], ARGV[i + 1], before, math.max(before, now) + difference, now)
+    elseif before > now and open then
+      -- Never below a full bucket: what has drained away meanwhile cannot be given back.
+      set_level(ARGV[i], ARGV[i + 1], before, math.max(before + difference, now), now)
+    end
+  end
+end
+return {let_in(ARGV[2], now)}
