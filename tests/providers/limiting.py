@@ -1,0 +1,60 @@
+"""Limits for one provider, and what was charged to them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from coordination import Coordinator
+from coordination.errors import LimitExceeded
+from coordination.limits.config import LimitsConfig
+from coordination.livekit.limited import Budget
+
+PERIOD = 86_400
+"""Seconds, a day: so long that nothing comes back by time while a test runs."""
+
+
+def config(**limits: int) -> LimitsConfig:
+    """One limit for each unit that is named, of the provider `emulated`; all may be taken at once."""
+    rules: dict[str, Any] = {
+        unit: {"unit": unit, "limit": limit, "period": PERIOD, "burst": limit}
+        if unit != "streams"
+        else {"unit": unit, "limit": limit, "transfer_margin": 0}
+        for unit, limit in limits.items()
+    }
+    return LimitsConfig.parse({"providers": {"emulated": {"limits": rules}}})
+
+
+def budget(coordinator: Coordinator, **who: Any) -> Budget:
+    return Budget(**{"limits": coordinator.limits, "provider": "emulated", "tenant": "acme", **who})
+
+
+async def fits(coordinator: Coordinator, **costs: float) -> bool:
+    """Whether that much is left; nothing stays charged."""
+    try:
+        reservation = await coordinator.limits.reserve("emulated", tenant="judge", timeout=timedelta(0), **costs)  # type: ignore[arg-type]
+    except LimitExceeded:
+        return False
+    reservation.cancel()
+    await reservation.close()
+    return True
+
+
+async def left(coordinator: Coordinator, unit: str, most: int) -> int:
+    """How much of a limit is left, found by halving."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if await fits(coordinator, **{unit: middle}):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+async def eventually_fits(coordinator: Coordinator, **costs: float) -> None:
+    """Waits until that much is left; a hang is the test's own timeout."""
+    async with asyncio.timeout(5):
+        while not await fits(coordinator, **costs):
+            await asyncio.sleep(0.01)

@@ -1,0 +1,210 @@
+"""A language model within limits: what is reserved, held, settled and given back, and what a wait sounds like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+from livekit.agents import APIConnectOptions, APIStatusError, llm
+from livekit.plugins import openai
+
+from coordination.livekit.limited import LimitedLLM, ProviderBusy, QuotaNews, Waiting
+from coordination.testing.emulators import ChatReply, Fault, OpenAIEmulator, Quota
+from tests.providers.conftest import Limited
+from tests.providers.limiting import budget, eventually_fits, fits, left
+from tests.providers.sounds import ONCE
+
+TOKENS = 1000
+SHORT = Waiting(timeout=timedelta(milliseconds=200))
+Model = Callable[[OpenAIEmulator], openai.LLM]
+
+
+@pytest.fixture
+async def plugin() -> AsyncIterator[Model]:
+    """Factory of the real plugin; closes what a test has made."""
+    made: list[openai.LLM] = []
+
+    def make(provider: OpenAIEmulator) -> openai.LLM:
+        made.append(openai.LLM(model="gpt-4.1-mini", base_url=provider.base_url, api_key="acme"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+
+
+def question(text: str = "What does it cost?") -> llm.ChatContext:
+    chat = llm.ChatContext()
+    chat.add_message(role="user", content=text)
+    return chat
+
+
+async def ask(asked: llm.LLM, options: APIConnectOptions = ONCE) -> llm.CollectedResponse:
+    return await asked.chat(chat_ctx=question(), conn_options=options).collect()
+
+
+async def test_what_is_settled_is_what_the_provider_counted(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(tokens=TOKENS, requests=10, streams=5)
+    async with OpenAIEmulator(default=ChatReply(text="Twenty euros a month, and ten to begin with.")) as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator))
+        answers = [await ask(asked) for _ in range(3)]
+
+    assert [answer.text for answer in answers] == ["Twenty euros a month, and ten to begin with."] * 3
+    assert await left(coordinator, "tokens", TOKENS) == TOKENS - provider.judge.total("tokens")
+    assert await left(coordinator, "requests", 10) == 10 - provider.judge.total("requests") == 7
+
+
+async def test_a_stream_is_held_until_it_is_closed_in_mid_answer(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(streams=1, tokens=TOKENS)
+    slow = OpenAIEmulator(default=ChatReply(text="word " * 200), pace=timedelta(milliseconds=5))
+    async with slow as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator))
+        stream = asked.chat(chat_ctx=question(), conn_options=ONCE)
+        async for chunk in stream:
+            if chunk.delta and chunk.delta.content:
+                break
+        during = await fits(coordinator, streams=1)
+        await stream.aclose()
+
+        assert not during
+        assert await fits(coordinator, streams=1)
+    used = TOKENS - await left(coordinator, "tokens", TOKENS)
+    # What the client had read is charged; the provider may have sent a few words more.
+    assert 0 < used <= provider.judge.total("tokens") + 1
+    assert used < 200
+
+
+async def test_a_request_without_room_fails_in_time_and_reaches_no_provider(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(requests=1)
+    async with OpenAIEmulator() as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator), waiting=SHORT)
+        await ask(asked)
+        with pytest.raises(ProviderBusy, match="requests"):
+            await ask(asked, APIConnectOptions(max_retry=3, retry_interval=0.01))
+
+    assert provider.judge.total("requests") == 1
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_leaves_no_charge(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(streams=1, tokens=TOKENS)
+    holding = await coordinator.limits.reserve("emulated", tenant="other", streams=1)
+    async with OpenAIEmulator() as provider:
+        stream = LimitedLLM(plugin(provider), budget=budget(coordinator)).chat(chat_ctx=question())
+        await asyncio.sleep(0.05)
+        await stream.aclose()
+        await holding.close()
+
+        await eventually_fits(coordinator, streams=1)
+        assert await left(coordinator, "tokens", TOKENS) == TOKENS
+        assert provider.judge.total("requests") == 0
+
+
+async def test_a_failed_request_gives_everything_back(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(tokens=TOKENS, requests=5, streams=1)
+    async with OpenAIEmulator() as provider:
+        provider.fail(Fault.status(503))
+        with pytest.raises(APIStatusError):
+            await ask(LimitedLLM(plugin(provider), budget=budget(coordinator)))
+
+    assert await left(coordinator, "tokens", TOKENS) == TOKENS
+    assert await left(coordinator, "requests", 5) == 5
+    assert await fits(coordinator, streams=1)
+
+
+async def test_each_attempt_of_the_frameworks_own_retries_is_reserved(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(tokens=TOKENS, requests=5)
+    async with OpenAIEmulator() as provider:
+        provider.fail(Fault.status(503), times=2)
+        answer = await ask(
+            LimitedLLM(plugin(provider), budget=budget(coordinator)),
+            APIConnectOptions(max_retry=3, retry_interval=0.01),
+        )
+
+    assert answer.text
+    assert await left(coordinator, "tokens", TOKENS) == TOKENS - provider.judge.total("tokens")
+
+
+async def test_a_filler_is_said_while_the_caller_would_hear_silence(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(streams=1)
+    holding = await coordinator.limits.reserve("emulated", tenant="other", streams=1)
+    async with OpenAIEmulator(default=ChatReply(text="Twenty euros.")) as provider:
+        asked = LimitedLLM(
+            plugin(provider),
+            budget=budget(coordinator),
+            waiting=Waiting(filler_after=timedelta(milliseconds=50)),
+            filler="One moment, please.",
+        )
+        stream = asked.chat(chat_ctx=question(), conn_options=ONCE)
+        first = await anext(stream)
+        reached = provider.judge.total("requests")
+        await holding.close()
+        rest = "".join([chunk.delta.content or "" async for chunk in stream if chunk.delta])
+        await stream.aclose()
+
+    assert first.delta is not None
+    assert first.delta.content == "One moment, please. "
+    assert reached == 0
+    assert rest == "Twenty euros."
+
+
+async def test_no_filler_is_said_without_a_wait(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(streams=1)
+    async with OpenAIEmulator(default=ChatReply(text="Twenty euros.")) as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator), filler="One moment, please.")
+        answer = await ask(asked)
+
+    assert answer.text == "Twenty euros."
+
+
+async def test_a_fallback_takes_over_when_the_wait_is_too_long(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(requests=1)
+    async with (
+        OpenAIEmulator(default=ChatReply(text="From the first.")) as first,
+        OpenAIEmulator(default=ChatReply(text="From the second.")) as second,
+    ):
+        asked = LimitedLLM(
+            plugin(first),
+            budget=budget(coordinator),
+            waiting=Waiting(fallback_after=timedelta(milliseconds=50)),
+            fallback=plugin(second),
+        )
+        answers = [(await ask(asked)).text for _ in range(2)]
+
+    assert answers == ["From the first.", "From the second."]
+    assert first.judge.total("requests") == second.judge.total("requests") == 1
+
+
+async def test_livekits_fallback_adapter_works_on_top(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(requests=1)
+    async with (
+        OpenAIEmulator(default=ChatReply(text="From the first.")) as first,
+        OpenAIEmulator(default=ChatReply(text="From the second.")) as second,
+    ):
+        adapter = llm.FallbackAdapter(
+            [LimitedLLM(plugin(first), budget=budget(coordinator), waiting=SHORT), plugin(second)]
+        )
+        answers = [(await ask(adapter)).text for _ in range(2)]
+        await asyncio.gather(*filter(None, (status.recovering_task for status in adapter._status)))
+        await adapter.aclose()
+
+    assert answers == ["From the first.", "From the second."]
+
+
+async def test_what_the_provider_says_about_its_quota_is_passed_on(limited: Limited, plugin: Model) -> None:
+    coordinator = await limited(requests=10)
+    told: list[QuotaNews] = []
+    quota = Quota(requests=2, tokens=1000, period=timedelta(seconds=30))
+    async with OpenAIEmulator(quota=quota) as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator, on_news=told.append))
+        for _ in range(2):
+            await ask(asked)
+        with pytest.raises(APIStatusError):
+            await ask(asked)
+
+    assert [news.limited for news in told] == [False, False, True]
+    assert [news.remaining["requests"] for news in told] == [1, 0, 0]
+    assert told[-1].retry_after is not None
+    assert timedelta(0) < told[-1].retry_after <= timedelta(seconds=30)
+    assert told[-1].remaining["tokens"] == 1000 - provider.judge.total("tokens")
