@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Final
 
 from coordination.errors import CostAboveLimit
 from coordination.limits.units import FINEST, Costs, Unit
 
-MICROSECOND = timedelta(microseconds=1)
+MICROSECOND: Final = timedelta(microseconds=1)
+HORIZON: Final = 250_000
+"""Microseconds by which admissions are told ahead, so that one look of the pump serves all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class Rate:
     """Microseconds."""
     slack: int
     """Microseconds: how much interval a full bucket holds."""
+    ahead: int = HORIZON
+    """Microseconds by which an admission may be told ahead of its moment."""
 
     @classmethod
     def of(
@@ -43,10 +48,23 @@ class Rate:
         period: timedelta,
         kept: int = 0,
     ) -> Rate:
-        """`kept`: how much of the burst is left for others in any case."""
+        """`kept`: how much of the burst is left in stock for others in any case.
+
+        Then the slack is shorter by what admissions are told ahead, so that those do not use that stock up.
+        """
         quantity, us = amount * FINEST, period // MICROSECOND
         slack = max(burst - kept, 0) * FINEST * us // quantity
-        return cls(limit=limit, unit=unit, hash=bucket[0], field=bucket[1], quantity=quantity, period=us, slack=slack)
+        ahead = min(slack, HORIZON) if kept else HORIZON
+        return cls(
+            limit=limit,
+            unit=unit,
+            hash=bucket[0],
+            field=bucket[1],
+            quantity=quantity,
+            period=us,
+            slack=slack - ahead if kept else slack,
+            ahead=ahead,
+        )
 
     def interval(self, cost: int) -> int:
         """Microseconds that thousandths of the unit take of the bucket."""
@@ -83,6 +101,11 @@ class Shape:
         return self.guaranteed if number == 1 else self.ordinary
 
     @property
+    def horizon(self) -> int:
+        """Microseconds by which an admission may be told ahead of its moment."""
+        return min((check.ahead for check in self.ordinary if isinstance(check, Rate)), default=HORIZON)
+
+    @property
     def holds_slots(self) -> bool:
         return any(isinstance(check, Slots) for check in self.ordinary)
 
@@ -91,6 +114,11 @@ class Shape:
         slots = tuple(check for check in self.ordinary if isinstance(check, Slots))
         guaranteed = tuple(check for check in self.guaranteed if isinstance(check, Slots))
         return replace(self, guaranteed=guaranteed, ordinary=slots, names=tuple(check.limit for check in slots))
+
+    def unbounded(self) -> Shape:
+        """The same slots, however many are taken."""
+        slots = tuple(replace(check, most=10**12) for check in self.ordinary if isinstance(check, Slots))
+        return replace(self, guaranteed=(), ordinary=slots)
 
     def require_possible(self, costs: Costs) -> None:
         """Raises `CostAboveLimit` for a cost that could never pass."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from coordination.errors import InvalidArgument
-from coordination.ids import DEFAULT_TENANT, ProcessId, new_request_id
+from coordination.ids import DEFAULT_TENANT, ProcessId, RequestId, check_name, new_request_id
 from coordination.limits.admission import Admissions
-from coordination.limits.config import LimitsConfig
+from coordination.limits.buckets import Shape, Slots
+from coordination.limits.config import CALLS, LimitsConfig
+from coordination.limits.feedback import FEEDBACK, corrections
 from coordination.limits.request import LimitRequest
-from coordination.limits.reservation import Reservation, Reserving
+from coordination.limits.reservation import CallLease, Reservation, Reserving
 from coordination.limits.shapes import Shapes, Subject
-from coordination.limits.units import Costs, Unit, costs_of
+from coordination.limits.units import FINEST, Costs, Unit, costs_of
 from coordination.metrics import METRICS
 from coordination.store.store import Store
 
 RESERVE_TIMEOUT: Final = timedelta(seconds=10)
+NOT_AT_ALL: Final = timedelta(0)
+R = TypeVar("R", bound=Reservation)
 
 
 class Limits:
@@ -54,7 +60,7 @@ class Limits:
         priority: int = 0,
         timeout: timedelta | None = RESERVE_TIMEOUT,
         transfer: bool = False,
-    ) -> Reserving:
+    ) -> Reserving[Reservation]:
         """Reserves a part of all limits of a provider that apply, at once or not at all.
 
         `async with limits.reserve("openai", tenant="acme", requests=1, tokens=800) as reservation`, or await it and
@@ -77,8 +83,6 @@ class Limits:
                 Unit.STREAMS: streams,
             }
         )
-        if not -(2**31) < priority < 2**31:
-            raise InvalidArgument(f"Priority {priority} is out of range: give a number that fits 32 bits.")
         subject = Subject(
             provider=provider, tenant=tenant, model=model, room=room, role=role, caller=caller, transfer=transfer
         )
@@ -89,24 +93,105 @@ class Limits:
         shape.require_possible(costs)
         loop = asyncio.get_running_loop()
         now, rid = loop.time(), new_request_id()
-        request = LimitRequest(
+        request = self._request(shape, costs, rid, rid, priority, timeout, None)
+        admission = await self._engine.admit(request)
+        METRICS.limit_admitted(subject.provider)
+        return self._keep(Reservation(self._engine, request, admission, loop.time() - now))
+
+    def _request(
+        self,
+        shape: Shape,
+        costs: Costs,
+        rid: RequestId,
+        slot: str,
+        priority: int,
+        timeout: timedelta | None,
+        on_place: Callable[[int], None] | None,
+    ) -> LimitRequest:
+        if not -(2**31) < priority < 2**31:
+            raise InvalidArgument(f"Priority {priority} is out of range: give a number that fits 32 bits.")
+        now = asyncio.get_running_loop().time()
+        return LimitRequest(
             id=rid,
-            keys=self._store.keys.limits(subject.provider),
+            keys=self._store.keys.limits(shape.provider),
             shape=shape,
             costs=costs,
-            slot=rid,
+            slot=slot,
             process=self._engine.process,
             priority=priority,
             entered_at=now,
             give_up=None if timeout is None else now + max(timeout.total_seconds(), 0.0),
+            on_place=on_place,
         )
-        admission = await self._engine.admit(request)
-        waited = loop.time() - now
-        METRICS.limit_admitted(subject.provider)
-        reservation = Reservation(self._engine, request, admission, waited)
-        if shape.holds_slots:
-            self._engine.heartbeat(request.keys).hold(reservation)
+
+    def _keep(self, reservation: R) -> R:
+        """Keeps the slots of a reservation alive, if it has any."""
+        if any(isinstance(check, Slots) for check in reservation.checks):
+            self._engine.heartbeat(self._store.keys.limits(reservation.provider)).hold(reservation)
         return reservation
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        room: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        continuing: bool = False,
+        priority: int = 0,
+        timeout: timedelta | None = NOT_AT_ALL,
+        on_place: Callable[[int], None] | None = None,
+    ) -> Reserving[CallLease]:
+        """Admits a call of a tenant, over the whole cluster, under the name of its room.
+
+        A call is counted once, however many agents ask for its room: whoever asks while it is admitted is admitted.
+        With `continuing` (a takeover after all of its agents died) it is admitted in any case. The lease lives on this
+        process's heartbeats; `end` frees it at once, `close` leaves it to the other agents of the call.
+
+        `on_place` is told its place among the calls of its tenant that wait, 1 for the next, whenever that changes.
+        Raises `LimitExceeded`, `LimitTimeout`, `UnknownTenant`, `TenantBlocked`, `InvalidName`.
+        """
+        return Reserving(lambda: self._call(room, tenant, continuing, priority, timeout, on_place))
+
+    async def _call(
+        self,
+        room: str,
+        tenant: str,
+        continuing: bool,
+        priority: int,
+        timeout: timedelta | None,
+        on_place: Callable[[int], None] | None,
+    ) -> CallLease:
+        shape = self._shapes.calls(tenant, continuing=continuing)
+        loop = asyncio.get_running_loop()
+        now, slot = loop.time(), f"{tenant}/{check_name(room, 'room')}"
+        one: Costs = {Unit.STREAMS: FINEST}
+        request = self._request(shape, one, new_request_id(), slot, priority, timeout, on_place)
+        admission = await self._engine.admit(request)
+        METRICS.limit_admitted(CALLS)
+        return self._keep(CallLease(self._engine, request, admission, loop.time() - now))
+
+    # -- feedback -----------------------------------------------------------------------------------------------------
+
+    async def feedback(
+        self,
+        provider: str,
+        *,
+        model: str | None = None,
+        retry_after: timedelta | None = None,
+        remaining: Mapping[str, float] = MappingProxyType({}),
+        units: tuple[str, ...] = (),
+    ) -> None:
+        """Tells all workers what a provider said of its own budget.
+
+        `retry_after`: from a 429; nothing of the `units` (all, if none are named) passes before. `remaining`: what the
+        provider says is left, by unit. Raises `UnknownProvider`, `InvalidArgument`, `StoreUnavailable`.
+        """
+        subject = Subject(provider=provider, tenant=DEFAULT_TENANT, model=model)
+        changes = corrections(self._shapes, subject, retry_after, remaining, units)
+        if changes:
+            keys = self._store.keys.limits(provider)
+            await self._store.run(FEEDBACK, keys.keys, (keys.base, *changes))
 
     async def close(self) -> None:
         await self._engine.close()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PUMP: Final = Script.load("limits/pump")
 
+PLACE_EVERY: Final = 2.0
+"""Seconds between looks at the place of a request that is told it."""
 SILENCE: Final = 1.0
 """Seconds after which a process that waits looks whether the pump still runs."""
 
@@ -83,11 +85,18 @@ class Queue:
         else:
             self._engine.withdraw(request)
 
-    def _queued(self, request: LimitRequest, due: int, mine: int, waiting: int, worst: int, _: int) -> None:
+    def _queued(self, request: LimitRequest, due: int, mine: int, place: int, worst: int, _: int) -> None:
         request.held_up_by = worst
         if request.on_place is not None:
-            request.on_place(waiting)
-        self.told(waiting, due, mine)
+            if place != request.place:
+                request.place = place
+                request.on_place(place)
+            asyncio.get_running_loop().call_later(PLACE_EVERY, self._ask_place, request)
+        self.told(1, due, mine)
+
+    def _ask_place(self, request: LimitRequest) -> None:
+        if request.id in self._waiting and not self.closed:
+            self._engine.spawn(self._repeat([request]), "baton-limit-place")
 
     def _tidy(self) -> None:
         if not self._waiting and self._backstop is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from coordination.ids import ProcessId, RequestId, new_request_id
 from coordination.limits.buckets import Shape
+from coordination.limits.config import CALLS
 from coordination.limits.units import Costs
 from coordination.store.keys import LimitKeys
 
@@ -46,7 +47,8 @@ class LimitRequest:
     admitted: asyncio.Future[Admission] | None = field(default=None)
     """Set while it waits."""
     on_place: Callable[[int], None] | None = None
-    """Told how many wait, this one included, when that is known anew."""
+    """Told its place in its tenant's queue whenever that changes."""
+    place: int = 0
 
     @property
     def limit(self) -> str:
@@ -71,15 +73,15 @@ class LimitRequest:
             self.priority,
             int(life * MICROSECONDS),
             self.shape.share_cost(self.costs),
+            self.shape.horizon,
             *self.checks(),
         ]
 
     def for_slots_again(self) -> LimitRequest:
-        """A request for the same slots, without the rates, that does not wait."""
+        """A request for the same slots, without the rates, that does not wait. A call that goes on is not refused."""
         now = asyncio.get_running_loop().time()
-        return replace(
-            self, id=new_request_id(), shape=self.shape.slots_only(), entered_at=now, give_up=now, admitted=None
-        )
+        shape = self.shape.unbounded() if self.shape.provider == CALLS else self.shape.slots_only()
+        return replace(self, id=new_request_id(), shape=shape, entered_at=now, give_up=now, admitted=None)
 
     def withdraw_args(self) -> list[str | int]:
         """ARGV of limits/withdraw."""

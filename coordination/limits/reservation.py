@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coordination.errors import InvalidArgument
 from coordination.limits.buckets import Check
@@ -14,6 +14,8 @@ from coordination.limits.units import Costs, Unit, amount
 
 if TYPE_CHECKING:
     from coordination.limits.admission import Admissions
+
+R = TypeVar("R", bound="Reservation")
 
 
 class Reservation:
@@ -53,6 +55,11 @@ class Reservation:
     def slot(self) -> str:
         """What its slots are held under."""
         return self._request.slot
+
+    @property
+    def waited_for_turn(self) -> bool:
+        """Whether it was not admitted at the moment at which it asked."""
+        return self._request.waited
 
     @property
     def within_guarantee(self) -> bool:
@@ -129,19 +136,35 @@ class Reservation:
         return f"<Reservation {self.provider} for {self.tenant}: {costs}>"
 
 
-class Reserving:
-    """What `Limits.reserve` returns: await it, or use it in `async with`."""
+class CallLease(Reservation):
+    """A call that was admitted. All agents of its room share the one slot, and each keeps it alive."""
+
+    __slots__ = ()
+
+    async def close(self) -> None:
+        """Leaves: without another agent of the call the slot is free three seconds later."""
+        self._closed = True
+        self._engine.let_go(self)
+
+    async def end(self) -> None:
+        """The call is over: its slot is free when this returns."""
+        self._closed = False
+        await super().close()
+
+
+class Reserving(Generic[R]):
+    """What `Limits.reserve` and `Limits.call` return: await it, or use it in `async with`."""
 
     __slots__ = ("_make", "_reservation")
 
-    def __init__(self, make: Callable[[], Awaitable[Reservation]]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[R]]) -> None:
         self._make = make
-        self._reservation: Reservation | None = None
+        self._reservation: R | None = None
 
-    def __await__(self) -> Generator[Any, None, Reservation]:
+    def __await__(self) -> Generator[Any, None, R]:
         return self._make().__await__()
 
-    async def __aenter__(self) -> Reservation:
+    async def __aenter__(self) -> R:
         self._reservation = await self._make()
         return self._reservation
 

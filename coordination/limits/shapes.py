@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ from coordination.errors import InvalidArgument, TenantBlocked, UnknownProvider,
 from coordination.ids import check_name
 from coordination.limits.agreement import guarantees
 from coordination.limits.buckets import Check, Rate, Shape, Slots
-from coordination.limits.config import Limit, LimitsConfig, Part, Provider, Tenant
+from coordination.limits.config import CALLS, Limit, LimitsConfig, Part, Provider, Tenant
 from coordination.limits.config import UnknownProvider as Policy
 from coordination.limits.units import Scope, Unit
 
@@ -46,11 +47,7 @@ class Shapes:
         scope the subject does not name.
         """
         tenant = self._tenant(subject.tenant)
-        provider = self.config.limits.providers.get(subject.provider)
-        if provider is None:
-            if self.config.limits.unknown_providers is Policy.REFUSE:
-                raise UnknownProvider(subject.provider, tuple(self.config.limits.providers))
-            provider = Provider.model_construct(limits={})
+        provider = self._provider(subject)
         ordinary: list[Check] = []
         guaranteed: list[Check] | None = []
         for name, limit in provider.limits.items():
@@ -73,6 +70,43 @@ class Shapes:
             ordinary=tuple(ordinary),
             names=tuple(check.limit for check in ordinary),
         )
+
+    def calls(self, tenant: str, *, continuing: bool) -> Shape:
+        """The checks of a call. One that is continued (a handoff, a takeover) is always admitted."""
+        plan, calls = self._tenant(tenant), self.config.limits.calls
+        kept = sum(each.guaranteed_calls or 0 for each in self.config.plans_of_tenants.values())
+        own: list[Check] = [] if plan.calls is None else [_slots(f"ceiling/{tenant}", plan.calls)]
+        every: list[Check] = [] if calls is None else [_slots("", calls.limit)]
+        pool: list[Check] = [] if calls is None or not kept else [_slots("pool", calls.limit - kept)]
+        guaranteed = [_slots(f"guarantee/{tenant}", plan.guaranteed_calls)] if plan.guaranteed_calls else []
+        shape = Shape(
+            provider=CALLS,
+            tenant=tenant,
+            weight=plan.weight,
+            guaranteed=tuple(every + guaranteed + own) if guaranteed else (),
+            ordinary=tuple(every + pool + own),
+            names=(CALLS,) * 3,
+        )
+        return shape.unbounded() if continuing else shape
+
+    def of_account(self, subject: Subject) -> Iterator[Rate]:
+        """The buckets that a provider's own account can be held against: those of all, and of the model.
+
+        Raises `UnknownProvider`.
+        """
+        provider = self._provider(subject)
+        for name, limit in provider.limits.items():
+            own = subject.name(limit.scope) if limit.scope in (Scope.PROVIDER, Scope.MODEL) else None
+            if limit.unit is not Unit.STREAMS and own is not None and (not limit.only or own in limit.only):
+                yield _rate(name, limit, own)
+
+    def _provider(self, subject: Subject) -> Provider:
+        provider = self.config.limits.providers.get(subject.provider)
+        if provider is not None:
+            return provider
+        if self.config.limits.unknown_providers is Policy.REFUSE:
+            raise UnknownProvider(subject.provider, tuple(self.config.limits.providers))
+        return Provider.model_construct(limits={})
 
     def _tenant(self, name: str) -> Tenant:
         check_name(name, "tenant")
@@ -113,6 +147,10 @@ class _Parts:
             ceiling=tenant.ceilings.get(subject.provider, {}).get(limit),
             kept=sum(part.limit if slots else part.burst_size for part in parts),
         )
+
+
+def _slots(name: str, most: int) -> Slots:
+    return Slots(limit=CALLS, set=f"s:{CALLS}/{name}", most=most)
 
 
 def _ordinary(name: str, limit: Limit, own: str, parts: _Parts, subject: Subject) -> list[Check]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,24 +11,11 @@ from coordination.coordinator import Coordinator
 from coordination.errors import CostAboveLimit, InvalidArgument, InvalidName, LimitExceeded, UnknownProvider
 from coordination.limits.config import LimitsConfig
 from coordination.store import Store
-
-NOW = timedelta(0)
-
-
-def rate(unit: str = "requests", limit: int = 100, **more: Any) -> dict[str, Any]:
-    return {"unit": unit, "limit": limit, "period": 3600, **more}
+from tests.store.limited import NOW, configure, passes, rate
 
 
 def limit(coordinator: Coordinator, **limits: dict[str, Any]) -> None:
-    coordinator.limits.configure(LimitsConfig.parse({"providers": {"p": {"limits": limits}}}))
-
-
-async def passes(coordinator: Coordinator, **asked: Any) -> bool:
-    try:
-        await coordinator.limits.reserve("p", timeout=NOW, **asked)
-    except LimitExceeded:
-        return False
-    return True
+    configure(coordinator, limits=limits)
 
 
 async def test_a_burst_passes_at_once_and_no_more(coordinator: Coordinator, other: Coordinator) -> None:

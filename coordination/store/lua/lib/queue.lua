@@ -1,7 +1,7 @@
 -- Who waits for a provider, and the pump that admits them. Needs lib/buckets.
 --
--- waiters: request id -> 'place TAB deadline TAB process TAB tenant TAB variable cost TAB number of values of the first
--- variant TAB check values ...'. Each tenant has a sorted set of places: score = -priority, member = arrival and id.
+-- waiters: request id -> 'place TAB deadline TAB process TAB tenant TAB cost to its share TAB horizon TAB number of
+-- values of the first variant TAB check values ...'. Each tenant has a sorted set of places: score = -priority, member = arrival and id.
 -- tenants: start tag of each tenant that waits. fair: v = start tag of the last admission, tenant -> its finish tag.
 -- Order is by start-time fair queueing (Goyal, Vin, Cheng 1996): an admission that costs c of a tenant of weight w moves
 -- its tag on by c / w. Within a tenant larger priorities go first, equal ones in order of arrival.
@@ -14,6 +14,9 @@ local MOST_TENANTS = 256
 local MOST_ADMITTED = 128
 local MOST_REFUSED = 64
 local AHEAD = 8
+
+-- A little before the first of those who wait can pass: the push is there in time, and no part of the rate is lost.
+local function look_at(at, horizon) return at - math.min(LEAD, horizon) end
 
 local function queue_of(tenant) return ARGV[1] .. 'q:' .. tenant end
 
@@ -43,7 +46,8 @@ local function entry_of(tenant, skip, now)
     local w = {}
     for part in string.gmatch(text or '', '[^\t]+') do w[#w + 1] = part end
     if text and tonumber(w[2]) > now then
-      w.rid, w.process, w.cost, w.split = rid, w[3], tonumber(w[5]), 6 + tonumber(w[6])
+      w.rid, w.process, w.cost, w.split = rid, w[3], tonumber(w[5]), 7 + tonumber(w[7])
+      w.horizon = tonumber(w[6])
       w.arrived = tonumber(string.match(place, '^(%d+):'))
       return w
     end
@@ -82,13 +86,13 @@ end
 local function give_guaranteed(t, now, own, result)
   while result.many < MOST_ADMITTED do
     local w = entry_of(t.name, 0, now)
-    if not w or w.split == 6 then return end
-    local at = passes_at(w, 7, w.split, now)
-    if at > now + HORIZON then
-      result.next = math.min(result.next, at)
+    if not w or w.split == 7 then return end
+    local at = passes_at(w, 8, w.split, now)
+    if at > now + w.horizon then
+      result.next = math.min(result.next, look_at(at, w.horizon))
       return
     end
-    if not give(t, w, 7, w.split, 1, at, now, own) then return end
+    if not give(t, w, 8, w.split, 1, at, now, own) then return end
     result.many = result.many + 1
     if w.rid == own then result.own, result.variant = at, 1 end
   end
@@ -109,7 +113,7 @@ local function give_in_turn(t, now, own, result, closed)
   local shut = closed_by(w, closed)
   if not shut then
     local at, worst = passes_at(w, w.split + 1, #w, now)
-    if at <= now + HORIZON then
+    if at <= now + w.horizon then
       if give(t, w, w.split + 1, #w, 2, at, now, own) then
         result.many = result.many + 1
         if w.rid == own then result.own, result.variant = at, 2 end
@@ -117,7 +121,7 @@ local function give_in_turn(t, now, own, result, closed)
       end
     else
       closed[w[worst] .. '\n' .. w[worst + 1]] = true
-      result.next = math.min(result.next, at)
+      result.next = math.min(result.next, look_at(at, w.horizon))
     end
   end
   result.refused = result.refused + 1
@@ -125,8 +129,8 @@ local function give_in_turn(t, now, own, result, closed)
   return t.skip < AHEAD
 end
 
--- Admits, in order, all who pass within the horizon. Returns {many, own = when `own` may go, variant, next = when the
--- first of the others could}.
+-- Admits, in order, all who pass within the horizon. Returns {many, own = when `own` may go, variant, next = when it is
+-- worth the next look}.
 local function pump(now, own)
   local result = {many = 0, refused = 0, next = now + LONGEST_LOOK}
   local found = redis.call('ZRANGE', KEYS[3], 0, MOST_TENANTS - 1, 'WITHSCORES')
@@ -155,7 +159,7 @@ end
 -- Notes when the pump has to run next, and who does it: the process that has it, unless it is late or the caller knows
 -- of an earlier moment. Returns {us until then, 1 if the caller is to pump}.
 local function schedule(next, process, now)
-  local due = math.max(next - LEAD, now + 5000)
+  local due = math.max(next, now + 5000)
   local h = redis.call('HMGET', KEYS[1], 'pump', 'due')
   local noted = tonumber(h[2] or 0)
   local mine = not h[1] or h[1] == process or noted + OVERDUE < now or due + LEAD < noted

@@ -2,29 +2,30 @@
 -- Admits a request against all limits of a provider at once, or refuses it, or queues it. All or nothing.
 -- KEYS  own, waiters, tenants, granted, fair
 -- ARGV  1 base of the keys, 2 request id, 3 process, 4 tenant, 5 priority, 6 us that it may wait (0: ask once), 7 what it
---       costs its tenant's share, 8 number of values of the first variant, 9.. checks of the first variant (within the
---       tenant's guarantees; may be none), then of the second
+--       costs its tenant's share, 8 us that it may be admitted ahead, 9 number of values of the first variant,
+--       10.. checks of the first variant (within the tenant's guarantees; may be none), then of the second
 -- Returns {1 admitted, variant, moment of the admission, us until then}
---         {2 queued, us until the pump looks, 1 if the caller is to pump, number waiting, index of the check that is last to
---         pass, us until it does}
+--         {2 queued, us until the pump looks, 1 if the caller is to pump, place in the tenant's queue, index of the
+--         check that is last to pass, us until it does}
 --         {3 refused, index of that check, us until it passes}; an index counts checks of the second variant from 0
 --@include buckets
 --@include queue
 local now = clock()
-local split = 8 + ARGV[8]
+local split = 9 + ARGV[9]
+local horizon = tonumber(ARGV[8])
 local life = tonumber(ARGV[6])
 local waiting = redis.call('HGET', KEYS[1], 'n')
 
-if split > 8 and (not waiting or redis.call('EXISTS', queue_of(ARGV[4])) == 0) then
+if split > 9 and (not waiting or redis.call('EXISTS', queue_of(ARGV[4])) == 0) then
   -- Within its guarantee a tenant passes all others; only its own go before it.
-  if passes_at(ARGV, 9, split, now) == now then
-    take(ARGV, 9, split, now, now)
+  if passes_at(ARGV, 10, split, now) == now then
+    take(ARGV, 10, split, now, now)
     return {1, 1, now, 0}
   end
 end
 
 local at, worst = passes_at(ARGV, split + 1, #ARGV, now)
-if not waiting and (at == now or (life > 0 and at <= now + HORIZON)) then
+if not waiting and (at == now or (life > 0 and at <= now + horizon)) then
   take(ARGV, split + 1, #ARGV, at, now)
   return {1, 2, at, at - now}
 end
@@ -60,8 +61,8 @@ if not known then
   for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[5], queue_of(tenant)}) do lengthen(key, keep) end
 end
 
-local next = at
-if at <= now + HORIZON then
+local next = look_at(at, horizon)
+if at <= now + horizon then
   -- It could pass by itself: the pump says whether somebody goes before it.
   local result = pump(now, rid)
   next = result.next
@@ -78,4 +79,5 @@ if life == 0 then
   return {3, worst > 0 and (worst - split - 1) / 4 or 0, math.max(at, next) - now}
 end
 local due, mine = schedule(next, process, now)
-return {2, due, mine, recount(), worst > 0 and (worst - split - 1) / 4 or 0, at - now}
+local place = string.match(redis.call('HGET', KEYS[2], rid) or '', '^[^\t]+')
+return {2, due, mine, (place and redis.call('ZRANK', queue_of(tenant), place) or 0) + 1, worst > 0 and (worst - split - 1) / 4 or 0, at - now}
