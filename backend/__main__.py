@@ -23,7 +23,7 @@ from backend.errors import InvalidSettings, NotFound, is_away
 from backend.migrations import upgrade
 from backend.retention import prune
 from backend.settings import BackendSettings
-from backend.tokens import create_token, list_tokens, revoke_token
+from backend.tokens import admit_token, create_token, list_tokens, revoke_token
 
 app = typer.Typer(
     name="python -m backend",
@@ -48,8 +48,7 @@ def serve(
 ) -> None:
     """Run the service until it gets SIGTERM; requests under way are finished."""
     settings = BackendSettings()
-    if migrate_first:
-        asyncio.run(_migrate(settings))
+    asyncio.run(_prepare(settings, migrate_first=migrate_first))
     uvicorn.run(
         create_app(settings), host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=20
     )
@@ -142,6 +141,14 @@ async def _open(settings: BackendSettings) -> AsyncGenerator[Database]:
 async def _migrate(settings: BackendSettings) -> None:
     async with _open(settings) as database:
         await upgrade(database)
+
+
+async def _prepare(settings: BackendSettings, *, migrate_first: bool) -> None:
+    async with _open(settings) as database:
+        if migrate_first:
+            await upgrade(database)
+        if settings.bootstrap_token is not None:
+            await admit_token(database, settings.bootstrap_token.get_secret_value())
 
 
 async def _prune(settings: BackendSettings) -> dict[str, int]:

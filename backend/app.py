@@ -75,8 +75,7 @@ def create_app(settings: BackendSettings | None = None) -> FastAPI:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            parts.stopping.begin()
             await asyncio.gather(*tasks, return_exceptions=True)
             await parts.media.close()
             await parts.database.close()

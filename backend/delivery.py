@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -28,6 +29,7 @@ from backend.feed import FEED
 from backend.models import Counter, Event, FailedDelivery, Webhook
 from backend.models.base import now
 from backend.state import ServiceParts
+from backend.stopping import Stopped
 
 LOOK_EVERY: Final = 2.0
 """Seconds between looks for events that another process appended."""
@@ -55,16 +57,16 @@ class Receiver:
 
 
 async def deliver_forever(parts: ServiceParts) -> None:
-    """Until it is cancelled. A fault of the database is waited out."""
+    """Until the service ends. A fault of the database is waited out."""
     async with httpx.AsyncClient(timeout=parts.settings.webhook_timeout, trust_env=False) as client:
-        while True:
+        while not parts.stopping:
             try:
                 more = await deliver_once(parts, client)
             except Exception:
                 log.warning("deliveries wait: the database does not answer as it should", exc_info=True)
                 more = False
             if not more:
-                await _wait(parts.appended)
+                await _wait(parts)
 
 
 async def deliver_once(parts: ServiceParts, client: httpx.AsyncClient) -> bool:
@@ -81,13 +83,10 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-async def _wait(appended: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(LOOK_EVERY):
-            await appended.wait()
-    except TimeoutError:
-        return
-    appended.clear()
+async def _wait(parts: ServiceParts) -> None:
+    with contextlib.suppress(TimeoutError, Stopped):
+        await parts.stopping.unless(asyncio.wait_for(parts.appended.wait(), LOOK_EVERY))
+    parts.appended.clear()
 
 
 async def _claim(parts: ServiceParts) -> list[Receiver]:
@@ -142,15 +141,16 @@ async def _serve(parts: ServiceParts, client: httpx.AsyncClient, receiver: Recei
             select(Counter.value).where(Counter.tenant == receiver.tenant, Counter.name == FEED)
         )
     deadline = now() + CLAIM / 2
-    for event in events:
-        if now() > deadline:
-            break  # the claim would run out: the next look goes on from here
-        if not receiver.kinds or event.kind in receiver.kinds:
-            failure = await _deliver(parts, client, receiver, event)
-            parts.metrics.deliveries.labels("failed" if failure else "delivered").inc()
-        else:
-            failure = None
-        await _advance(parts, receiver, event.sequence, failure)
+    with contextlib.suppress(Stopped):
+        for event in events:
+            if now() > deadline:
+                break  # the claim would run out: the next look goes on from here
+            if not receiver.kinds or event.kind in receiver.kinds:
+                failure = await parts.stopping.unless(_deliver(parts, client, receiver, event))
+                parts.metrics.deliveries.labels("failed" if failure else "delivered").inc()
+            else:
+                failure = None
+            await _advance(parts, receiver, event.sequence, failure)
     if not events and newest is not None:
         await _advance(parts, receiver, newest, None)  # numbers that no event has
     await _let_go(parts, receiver)

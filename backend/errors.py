@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -158,11 +159,11 @@ def handle_errors(app: FastAPI) -> None:
         faults = [Fault(place=".".join(map(str, it["loc"])), message=str(it["msg"])) for it in error.errors()]
         return problem(422, "invalid", "The request breaks the schema; see the faults.", faults)
 
-    async def by_framework(_: Request, error: Exception) -> Response:
+    async def by_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         answer = problem(error.status_code, "refused", str(error.detail))
-        for name, value in (error.headers or {}).items():
-            answer.headers[name] = value
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
         return answer
 
     async def database_away(_: Request, error: Exception) -> Response:
@@ -173,6 +174,16 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, by_framework)
     for away in (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError):
         app.add_exception_handler(away, database_away)
+
+
+def _methods(request: Request) -> set[str]:
+    """What can be done with the path; the framework alone would name the methods of the first route only."""
+    found: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found
 
 
 def is_away(error: BaseException) -> bool:

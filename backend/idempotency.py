@@ -26,17 +26,14 @@ from backend.models.base import now
 from backend.state import Parts, ServiceParts
 
 REPLAYED: Final = "Idempotent-Replayed"
-_KEY = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+$",
-        description="A key of the caller's choice, one for each request. The same request again gets the same answer "
-        "and writes nothing; another request with the key is refused with status 409.",
-    ),
-]
+_HEADER: Final = Header(
+    alias="Idempotency-Key",
+    min_length=1,
+    max_length=255,
+    pattern=r"^[!-~]+$",
+    description="A key of the caller's choice, one for each request. The same request again gets the same answer and "
+    "writes nothing; another request with the key is refused with status 409.",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +111,11 @@ async def _fingerprint(request: Request) -> bytes:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).digest()
 
 
-async def _required(request: Request, parts: Parts, tenant: Tenant, key: _KEY) -> Once:
+async def _required(request: Request, parts: Parts, tenant: Tenant, key: Annotated[str, _HEADER]) -> Once:
     return Once(parts=parts, tenant=tenant, key=key, request=await _fingerprint(request))
 
 
-async def _possible(request: Request, parts: Parts, tenant: Tenant, key: _KEY | None = None) -> Once:
+async def _possible(request: Request, parts: Parts, tenant: Tenant, key: Annotated[str | None, _HEADER] = None) -> Once:
     return Once(parts=parts, tenant=tenant, key=key, request=await _fingerprint(request))
 
 

@@ -14,6 +14,7 @@ from backend.models import Conversation, Event, IdempotencyKey, Session
 from backend.models.base import now
 from backend.settings import BackendSettings
 from backend.state import ServiceParts
+from backend.stopping import Stopped
 
 _BATCH: Final = 500
 """Rows of one transaction: nobody waits long for a lock."""
@@ -36,10 +37,13 @@ async def prune(database: Database, settings: BackendSettings) -> dict[str, int]
 
 
 async def prune_forever(parts: ServiceParts) -> None:
-    """Until it is cancelled, every so many hours; several processes may do it, each row goes once."""
+    """Until the service ends, every so many hours; several processes may do it, each row goes once."""
     pause = parts.settings.prune_hours * 3600
     while pause:
-        await asyncio.sleep(pause)
+        try:
+            await parts.stopping.unless(asyncio.sleep(pause))
+        except Stopped:
+            return
         try:
             await prune(parts.database, parts.settings)
         except Exception:

@@ -27,6 +27,8 @@ class BackendSettings(BaseSettings):
 
     database_url: str = "sqlite:///baton-backend.db"
     """sqlite:///file.db, or postgresql://user:password@host/name; a bare path is a SQLite file."""
+    bootstrap_token: SecretStr | None = None
+    """`tenant:bt_…`: a token that is admitted at the start, for stacks whose parts get their secrets from outside."""
     pool_size: int = Field(default=10, ge=1, le=200)
     """Connections to PostgreSQL that one process keeps."""
     max_body: int = Field(default=1024 * 1024, ge=1024)

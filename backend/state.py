@@ -12,6 +12,7 @@ from backend.database import Database
 from backend.media import MediaServer
 from backend.metrics import Metrics
 from backend.settings import BackendSettings
+from backend.stopping import Stopping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class ServiceParts:
     database: Database
     media: MediaServer
     metrics: Metrics
+    stopping: Stopping = field(default_factory=Stopping)
     appended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this process appended to the feed: its webhooks need not wait for their next look."""
 

@@ -14,10 +14,10 @@ from typing import Final
 
 from sqlalchemy import select, update
 
-from backend.database import Database
-from backend.errors import NotFound, Unauthenticated
+from backend.database import Database, insert_missing
+from backend.errors import InvalidSettings, NotFound, Unauthenticated
 from backend.models import Token
-from backend.models.base import now
+from backend.models.base import ID, now
 
 _SHAPE: Final = re.compile(r"bt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NOBODY: Final = hashlib.sha256(b"").digest()
@@ -32,6 +32,7 @@ async def create_token(
 ) -> tuple[str, str]:
     """Makes a token of the tenant; returns its id and the token itself, which cannot be had again."""
     token_id, secret, moment = secrets.token_hex(8), secrets.token_urlsafe(32), now()
+    _check_tenant(tenant)
     async with database.writing() as session:
         session.add(
             Token(
@@ -44,6 +45,23 @@ async def create_token(
             )
         )
     return token_id, f"bt_{token_id}_{secret}"
+
+
+async def admit_token(database: Database, given: str) -> None:
+    """Stores a token that was made elsewhere, written `tenant:bt_…`; one that is known stays as it is, also revoked.
+
+    Raises `InvalidSettings` if it is none.
+    """
+    tenant, _, token = given.rpartition(":")
+    shape = _SHAPE.fullmatch(token)
+    if shape is None or not tenant:
+        raise InvalidSettings(
+            "BACKEND_BOOTSTRAP_TOKEN must be written tenant:bt_<16 hex digits>_<43 characters of base64url>."
+        )
+    _check_tenant(tenant)
+    async with database.writing() as session:
+        values = {"tenant": tenant, "label": "bootstrap", "digest": _digest(shape[2]), "created_at": now()}
+        await insert_missing(session, Token, id=shape[1], **values)
 
 
 async def revoke_token(database: Database, token_id: str) -> None:
@@ -72,6 +90,11 @@ async def tenant_of(database: Database, token: str) -> str:
     if row is None or not matches or not _valid(row, now()):
         raise Unauthenticated(_REFUSAL)
     return row.tenant
+
+
+def _check_tenant(tenant: str) -> None:
+    if not 1 <= len(tenant) <= ID or not tenant.isprintable() or tenant != tenant.strip():
+        raise InvalidSettings(f"{tenant!r} cannot name a tenant: choose 1 to {ID} plain characters.")
 
 
 def _digest(secret: str) -> bytes:

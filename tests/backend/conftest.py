@@ -16,6 +16,7 @@ import pytest
 from backend.app import create_app
 from backend.database import Database
 from backend.migrations import upgrade
+from backend.models import Base
 from backend.settings import BackendSettings
 from coordination.dev.postgres import EmbeddedPostgres
 from tests.backend.rig import DIALECTS, NewDatabase, NewRig, Rig
@@ -38,19 +39,22 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
-    """Factory of migrated, empty databases: copies of one that was migrated once."""
+    """Factory of migrated, empty databases. On SQLite a copy of a file; on PostgreSQL always the same one, emptied."""
     folder = tmp_path_factory.mktemp("databases")
-    templates: dict[str, str] = {}
+    migrated: dict[str, str] = {}
 
     def make(dialect: str) -> str:
-        if dialect not in templates:
-            templates[dialect] = url = _bare(dialect, request, folder)
-            asyncio.run(_migrate(url))
+        if dialect not in migrated:
+            migrated[dialect] = _bare(dialect, request, folder)
+            asyncio.run(_migrate(migrated[dialect]))
+        url = migrated[dialect]
         if dialect == "sqlite":
             file = folder / f"copy{next(_numbers)}.db"
-            shutil.copy(templates[dialect].removeprefix("sqlite:///"), file)
+            shutil.copy(url.removeprefix("sqlite:///"), file)
             return f"sqlite:///{file}"
-        return _bare(dialect, request, folder, template=templates[dialect].rpartition("/")[2])
+        tables = reversed(Base.metadata.sorted_tables)
+        asyncio.run(_execute(url, "; ".join(f"DELETE FROM {table.name}" for table in tables)))
+        return url
 
     return make
 
@@ -61,12 +65,12 @@ def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase
     return lambda dialect: _bare(dialect, request, tmp_path)
 
 
-def _bare(dialect: str, request: pytest.FixtureRequest, folder: Path, template: str = "template0") -> str:
+def _bare(dialect: str, request: pytest.FixtureRequest, folder: Path) -> str:
     name = f"baton{next(_numbers)}"
     if dialect == "sqlite":
         return f"sqlite:///{folder / name}.db"
     server: EmbeddedPostgres = request.getfixturevalue("postgres")
-    asyncio.run(_execute(server.url(), f"CREATE DATABASE {name} TEMPLATE {template}"))
+    asyncio.run(_execute(server.url(), f"CREATE DATABASE {name}"))
     return server.url(name)
 
 
