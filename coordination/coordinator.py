@@ -23,9 +23,9 @@ from coordination.room.floor import Floor
 from coordination.room.roster import Roster
 from coordination.room.turns import TurnLog
 from coordination.settings import CoordinatorSettings
-from coordination.store.endpoint import Target
 from coordination.store.keys import UNATTENDED_TTL
 from coordination.store.store import Store
+from coordination.store.targets import Target
 
 __all__ = ["Coordinator", "Opening", "Room"]
 

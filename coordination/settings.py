@@ -35,7 +35,7 @@ class CoordinatorSettings(BaseSettings):
     coordination: Literal["on", "off"] = "on"
     """`off`: one agent per room, a plain AgentSession, no Redis at all. Said explicitly, never guessed."""
     redis_url: str | None = None
-    """redis://, rediss:// or unix://"""
+    """redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; see docs/reference/settings.md."""
     prefix: str = Field(default="baton", min_length=1, max_length=64)
     """First part of every key; two installations that share a database need two prefixes."""
     allow_eviction: bool = False

@@ -20,7 +20,7 @@ from coordination.leases.waiting import WaitingRoom
 from coordination.metrics import METRICS
 from coordination.store.keys import LeaseKeys
 from coordination.store.scripts import Script
-from coordination.store.store import Store
+from coordination.store.store import PATIENCE, Store
 
 logger = logging.getLogger("coordination.leases")
 
@@ -128,7 +128,7 @@ class LeaseEngine:
         try:
             await self.listen(request.keys)
             pending.sent_at = loop.time()
-            pending.server_time = await self.server_time()
+            pending.server_time = await self.server_time(request.keys)
             self._pending[request.id] = pending
             if (early := self._early.pop(request.id)) is not None:
                 self._on_grant(request.id, *early)
@@ -169,7 +169,7 @@ class LeaseEngine:
         life = UNBOUNDED if pending.give_up is None else max(0.0, pending.give_up - sent_at) + 0.05
         who = (request.id, request.agent, request.process, request.role, request.ttl_us, request.priority)
         how = ("wait" if wait else "try", seen, int(recent), int(life * MICROSECONDS), request.expiry)
-        args = (*request.options, *who, *how, int(self.settled))
+        args = (*request.options, *who, *how, int(self.settled(request.keys)))
         status, fence, again, now, holder, holder_ttl, waiting = await self.store.run(REQUEST, request.keys.keys, args)
         pending.sent_at, pending.server_time = sent_at, now
         self.keeper.saw(request.keys.lease, fence)
@@ -188,6 +188,15 @@ class LeaseEngine:
             room.check_complete(waiting)
         return status, _look_again(again / MICROSECONDS, holder_ttl / MICROSECONDS)
 
+    def take_back_if_over(self, pending: Pending) -> None:
+        """After a repetition: what was granted by push meanwhile, and given back, must not be granted again.
+
+        The release goes out as soon as the grant is known, and a repetition that waited for the link comes behind it.
+        """
+        request = pending.request
+        if pending.granted.done() and request.id not in self.keeper.held:
+            self.keeper.spawn(self._cancel(request), "baton-cancel")
+
     async def _silence_suspect(self, pending: Pending) -> bool:
         """Makes the media server silence an expired holder, then frees its lease. False if it gave no answer."""
         request = pending.request
@@ -202,15 +211,14 @@ class LeaseEngine:
         self.keeper.watch_grant(request.keys, request.options, granted, window)
         return True
 
-    @property
-    def settled(self) -> bool:
+    def settled(self, keys: LeaseKeys) -> bool:
         """Whether the subscription has been up for long enough that a silent holder is no effect of the same outage."""
-        since = self.store.subscriber.connected_since
+        since = self.store.subscriber.since(keys.channel)
         return since is not None and asyncio.get_running_loop().time() - since >= SETTLING
 
-    async def server_time(self) -> int:
-        """The server's clock in microseconds."""
-        seconds, microseconds = await self.store.command("TIME")
+    async def server_time(self, keys: LeaseKeys) -> int:
+        """The clock of the server that holds the keys, in microseconds."""
+        seconds, microseconds = await self.store.command("TIME", patience=PATIENCE, key=keys.lease)
         return int(seconds) * MICROSECONDS + int(microseconds)
 
     def drop_room(self, lease_key: str) -> None:
@@ -280,7 +288,11 @@ class LeaseEngine:
         pending.granted.set_result(lease)
 
     def _repeat_all(self) -> None:
-        """After a lost subscription a grant may have been missed: every pending request is sent again."""
+        """After a lost subscription a grant may have been missed: every pending request is sent again.
+
+        The server may be another one, or have lost what it knew: leases that are held are claimed there first.
+        """
+        self.keeper.renew_all()
         for room in list(self._rooms.values()):
             self.keeper.spawn(room.repeat_all(), "baton-requeue")
 

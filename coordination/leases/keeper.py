@@ -91,6 +91,11 @@ class Keeper:
         if lease.reason is None:
             self.spawn(self.renew(lease), "baton-renew")
 
+    def renew_all(self) -> None:
+        """Renews what is held, ahead of time: a server that lost a grant is told of it before others ask it."""
+        for lease in list(self.held.values()):
+            self._start_renewal(lease)
+
     async def renew(self, lease: Lease) -> None:
         """Renews until it succeeds, the lease is lost, or (unless policy `keep`) its deadline is over."""
         loop, request = asyncio.get_running_loop(), lease.request

@@ -97,5 +97,7 @@ class WaitingRoom:
                 if not pending.granted.done():
                     pending.granted.set_exception(error)
                 continue
+            finally:
+                self._engine.take_back_if_over(pending)
             if self._waiting:
                 self.look_again_in(again)

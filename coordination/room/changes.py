@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
 from coordination.errors import StoreUnavailable
-from coordination.store import Subscriber
+from coordination.store.subscriber import Subscriptions
 
 logger = logging.getLogger("coordination.room")
 
@@ -72,7 +72,7 @@ class Changes:
     """The wake-ups of one room in one process: one subscription, any number of watchers."""
 
     def __init__(
-        self, subscriber: Subscriber, channel: str, *, also: Callable[[], Awaitable[None]] | None = None
+        self, subscriber: Subscriptions, channel: str, *, also: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         """Nothing is subscribed yet; `channel` is `RoomKeys.everyone`. `also` runs when it is opened."""
         self._also = also

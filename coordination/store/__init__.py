@@ -7,6 +7,6 @@ bytes and lists, or one of this library's errors.
 from coordination.store.keys import Catalogue, RoomKeys
 from coordination.store.scripts import Script
 from coordination.store.store import Store
-from coordination.store.subscriber import Subscriber
+from coordination.store.subscriber import Subscriptions
 
-__all__ = ["Catalogue", "RoomKeys", "Script", "Store", "Subscriber"]
+__all__ = ["Catalogue", "RoomKeys", "Script", "Store", "Subscriptions"]

@@ -47,6 +47,11 @@ def unavailable(error: BaseException | str, where: str) -> StoreUnavailable:
     return StoreUnavailable(f"Redis at {where} cannot be used now: {text}. Check that it runs and can be reached.")
 
 
+def given_up(error: Exception, where: str) -> StoreUnavailable:
+    """The error for a refusal that should have passed (a failover, a slot on its way) and did not in time."""
+    return StoreUnavailable(f"{refused(error, where)} It has not passed within the time of the call.")
+
+
 def on_connect(error: BaseException, where: str) -> StoreError:
     """The error for a failed connect: a refusal that will not pass by itself, or an outage that may."""
     if isinstance(error, redis_errors.AuthenticationError | redis_errors.ResponseError):

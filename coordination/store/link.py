@@ -8,7 +8,8 @@ matched in order. What follows from that:
 - one timer watches the oldest call in flight, instead of one per call. A server that answers nothing for
   `deadline` seconds costs the connection, and every call in flight learns that at once.
 
-The link reconnects by itself for as long as it is open.
+The link reconnects by itself for as long as it is open. It asks anew before each attempt where the server is, so that
+it follows a primary that moved.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from coordination.errors import StoreError
 from coordination.store import faults
-from coordination.store.endpoint import Endpoint
+from coordination.store.endpoint import Locate
 from coordination.store.wire import ErrorReply, Wire, pack
 
 logger = logging.getLogger("coordination.store")
@@ -32,8 +34,12 @@ BACKOFF: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 class Link:
     """A connection that is shared by all tasks of the process. Not thread-safe: one event loop."""
 
-    def __init__(self, endpoint: Endpoint, *, deadline: float = 1.0) -> None:
-        self._endpoint = endpoint
+    def __init__(self, locate: Locate, label: str, *, deadline: float = 1.0) -> None:
+        """`label` says where it goes in messages, before `locate` has said it."""
+        self.label = label
+        self.on_trouble: Callable[[], None] = _nothing
+        """Called when the connection is lost, and after each failed attempt to connect."""
+        self._locate = locate
         self._deadline = deadline
         self._wire: Wire | None = None
         self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -41,12 +47,10 @@ class Link:
         self._usable = asyncio.Event()
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.starting = False
+        """Whether it was started and has neither connected nor failed yet."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._last_error: BaseException | str = "it is not open"
-
-    @property
-    def label(self) -> str:
-        return self._endpoint.label
 
     @property
     def connected(self) -> bool:
@@ -56,6 +60,21 @@ class Link:
         """Connects. Raises `StoreRefused` or `StoreUnavailable` if the first attempt fails; later ones are repeated."""
         await self._connect()
         self._task = asyncio.create_task(self._keep_connected(), name="baton-link")
+
+    def start(self) -> None:
+        """Connects in the background; `ready` tells when it has."""
+        self.starting = True
+        self._lost.set()
+        self._task = asyncio.create_task(self._keep_connected(), name="baton-link")
+
+    def renew(self, why: str) -> None:
+        """Leaves the server, or an attempt to reach it that may hang, and connects to where the primary is now."""
+        if self._wire is not None:
+            self._wire.abort(ConnectionError(why))
+        elif self._task is not None:
+            self._task.cancel()
+            self._lost.set()
+            self._task = asyncio.create_task(self._keep_connected(after=self._task), name="baton-link")
 
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `StoreUnavailable`."""
@@ -137,16 +156,23 @@ class Link:
         logger.warning("the connection to Redis at %s is lost: %s", self.label, error)
         self._drop(error)
         self._lost.set()
+        self.on_trouble()
 
     async def _connect(self) -> None:
         try:
-            self._wire = await Wire.open(self._endpoint, on_reply=self._on_reply, on_lost=self._on_lost)
+            endpoint = await self._locate()
+            self._wire = await Wire.open(endpoint, on_reply=self._on_reply, on_lost=self._on_lost)
         except StoreError as error:
             self._last_error = error
             raise
+        finally:
+            self.starting = False
+        self.label = endpoint.label
         self._usable.set()
 
-    async def _keep_connected(self) -> None:
+    async def _keep_connected(self, after: asyncio.Task[None] | None = None) -> None:
+        if after is not None:
+            await asyncio.gather(after, return_exceptions=True)
         while True:
             await self._lost.wait()
             self._lost.clear()
@@ -155,9 +181,10 @@ class Link:
                 try:
                     await self._connect()
                 except StoreError:
+                    self.on_trouble()
                     await asyncio.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
                     attempt += 1
-            logger.info("connected to Redis at %s again", self.label)
+            logger.info("connected to Redis at %s", self.label)
 
     def _drop(self, error: BaseException | str) -> None:
         """Forgets the connection; every call in flight learns why."""
@@ -174,3 +201,7 @@ class Link:
                 future.set_exception(faults.unavailable(error, self.label))
                 # A caller that gave up meanwhile will not look; that is no fault of the program.
                 future.exception()
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""

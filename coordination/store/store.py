@@ -1,4 +1,4 @@
-"""The store: runs scripts on the server that holds their keys, and owns this process's two connections.
+"""The store: runs scripts on the server that holds their keys.
 
 `run` is safe to repeat: every script of this library is idempotent by request id, version or fence, so a call whose
 reply was lost is sent again once the link is back, until its patience ends. On cancellation nothing is repeated; the
@@ -12,15 +12,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
-
 from coordination.errors import StoreRefused, StoreUnavailable
 from coordination.store import faults
-from coordination.store.endpoint import Endpoint
 from coordination.store.keys import Catalogue
 from coordination.store.link import Link
 from coordination.store.scripts import Script
-from coordination.store.subscriber import Subscriber
+from coordination.store.subscriber import Subscriptions
+from coordination.store.targets import Target, topology_of
 from coordination.store.wire import ErrorReply
 
 logger = logging.getLogger("coordination.store")
@@ -33,41 +31,44 @@ _OLDEST: Final = (7, 0)
 
 
 class Store:
-    """Connections to one Redis or Valkey, and the only way to run a script there."""
+    """Connections to a Redis or Valkey, or a Cluster of them, and the only way to run a script there."""
 
-    def __init__(self, target: str | Redis, *, prefix: str = "baton", allow_eviction: bool = False) -> None:
+    def __init__(self, target: Target, *, prefix: str = "baton", allow_eviction: bool = False) -> None:
         """Nothing is connected yet. Raises `InvalidSettings` for a URL that is none."""
-        self._endpoint = Endpoint.of(target)
-        self._link = Link(self._endpoint)
+        self.topology = topology_of(target)
+        self._link = self.topology.link
         self._allow_eviction = allow_eviction
         self.keys = Catalogue(prefix)
-        self.subscriber = Subscriber(self._endpoint)
+
+    @property
+    def subscriber(self) -> Subscriptions:
+        """The process's subscriptions."""
+        return self.topology.subscriptions
 
     @property
     def label(self) -> str:
         """Where the server is, without credentials."""
-        return self._endpoint.label
+        return self.topology.label
 
     @property
     def connected(self) -> bool:
-        return self._link.connected
+        return self.topology.connected
 
     async def open(self) -> None:
-        """Connects and checks that the server can be relied on.
+        """Connects and checks that each primary can be relied on.
 
         Raises `StoreUnavailable` if it does not answer; `StoreRefused` if it is older than Redis 7.0, a replica,
         refuses the credentials, or evicts keys (every key has a TTL, so all of them could be evicted).
         """
-        await self._link.open()
         try:
-            await self._check_server()
+            await self.topology.open()
+            await self._check_servers()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        await self.subscriber.close()
-        await self._link.close()
+        await self.topology.close()
 
     async def run(
         self,
@@ -77,108 +78,131 @@ class Store:
         *,
         patience: float = PATIENCE,
     ) -> Any:
-        """Runs the script in one round trip and returns its reply.
+        """Runs the script in one round trip, on the primary of its keys, and returns its reply.
 
         Raises `StoreRefused` if the server refuses, `StoreUnavailable` if it could not be reached within `patience`
         seconds; then the script may or may not have run.
         """
         try:
-            return await self._link.call("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args)
         except StoreUnavailable:
             if patience <= 0:
                 raise
         except ErrorReply as error:
-            if not str(error).startswith("NOSCRIPT"):
+            if not str(error).startswith("NOSCRIPT") and not await self.topology.follow(error, keys[0]):
                 raise faults.refused(error, self.label) from error
-        return await self._run_again(script, keys, args, patience)
+        return await self._send_again(keys[0], ("EVAL", script.text, len(keys), *keys, *args), patience)
 
     def send(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int] = ()) -> asyncio.Future[Any]:
         """Sends the script and returns the future of its reply, for a caller that has to see it even when cancelled.
 
         Raises `StoreUnavailable` at once if the link is down. Nothing is repeated; `run` is what to do about a failure.
         """
-        return self._link.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        return self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args)
 
-    async def _run_again(
-        self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int], patience: float
-    ) -> Any:
-        """The slow path: a script that the server has not seen, or a link that is down."""
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + patience
-        while True:
-            await self._link.ready(max(0.0, give_up - loop.time()))
-            try:
-                return await self._link.call("EVAL", script.text, len(keys), *keys, *args)
-            except ErrorReply as error:
-                raise faults.refused(error, self.label) from error
-            except StoreUnavailable:
-                if loop.time() >= give_up:
-                    raise
-
-    async def command(self, *command: str | bytes | int, patience: float = 0.0) -> Any:
+    async def command(self, *command: str | bytes | int, patience: float = 0.0, key: str | None = None) -> Any:
         """Sends one plain command, for what needs no script: reads, diagnosis. Same errors as `run`.
 
-        With `patience`, in seconds, it waits for a link that is down and is sent again: for reads only.
+        In a Cluster it goes to the primary of its key; `key` names one for a command that carries none (TIME), without
+        it any primary answers. With `patience`, in seconds, it waits for a link that is down and is sent again: for
+        reads only.
         """
+        place = key or _key_of(command)
+        link = self._link(place)
+        # A link that is not made before its first use is not down.
+        patience = PATIENCE if link.starting else patience
+        try:
+            return await link.call(*command)
+        except StoreUnavailable:
+            if patience <= 0:
+                raise
+        except ErrorReply as error:
+            if not await self.topology.follow(error, place):
+                raise faults.refused(error, self.label) from error
+            # It was not executed: sending it again, where the refusal pointed, is no repetition.
+            patience = max(patience, PATIENCE)
+        return await self._send_again(place, command, patience)
+
+    async def _send_again(self, key: str | None, command: tuple[str | bytes | int, ...], patience: float) -> Any:
+        """The slow path: a script that the server has not seen, a link that is down, a primary that moved."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + patience
         while True:
+            await self.topology.ready(key, max(0.0, give_up - loop.time()))
             try:
-                return await self._link.call(*command)
+                return await self.topology.send(key, *command)
             except ErrorReply as error:
-                raise faults.refused(error, self.label) from error
+                if not await self.topology.follow(error, key):
+                    raise faults.refused(error, self.label) from error
+                if loop.time() >= give_up:
+                    raise faults.given_up(error, self.label) from error
             except StoreUnavailable:
                 if loop.time() >= give_up:
                     raise
-            await self._link.ready(max(0.0, give_up - loop.time()))
 
     async def subscribers(self, channels: Sequence[str]) -> dict[str, int]:
         """How many connections listen on each sharded channel now; a stopped process counts, a dead one does not.
 
         Raises `StoreUnavailable`, and `StoreRefused` if the server does not allow PUBSUB.
         """
-        if not channels:
-            return {}
-        reply = cast("list[Any]", await self.command("PUBSUB", "SHARDNUMSUB", *channels))
+        groups: dict[Link, list[str]] = {}
+        for channel in channels:
+            groups.setdefault(self._link(channel), []).append(channel)
+        counts = await asyncio.gather(*(self._count(group) for group in groups.values()))
+        return {channel: count for group in counts for channel, count in group.items()}
+
+    async def _count(self, channels: list[str]) -> dict[str, int]:
+        """Of channels whose slots have one primary."""
+        reply = cast("list[Any]", await self.command("PUBSUB", "SHARDNUMSUB", *channels, key=channels[0]))
         return {str(name.decode()): int(count) for name, count in zip(reply[::2], reply[1::2], strict=True)}
 
-    async def _check_server(self) -> None:
-        info = await self._info()
-        if info:
-            check_version(info, self.label)
-            if info.get("role") == "slave":
-                raise StoreRefused(f"Redis at {self.label} is a replica and refuses writes: connect to the primary.")
-        policy = await self._eviction_policy()
-        if policy is not None and policy != "noeviction" and not self._allow_eviction:
-            raise StoreRefused(
-                f"Redis at {self.label} has maxmemory-policy {policy!r}: under pressure it would evict leases. "
-                "Set maxmemory-policy noeviction, or allow_eviction=True (BATON_ALLOW_EVICTION=1) if memory is "
-                "known to suffice."
-            )
+    async def _check_servers(self) -> None:
+        answers = await self.topology.inquire(("INFO",), ("CONFIG", "GET", "maxmemory-policy"))
+        for label, (info, policy) in answers.items():
+            _check_info(info, label)
+            _check_policy(policy, label, self._allow_eviction)
 
-    async def _info(self) -> dict[str, str]:
-        try:
-            text: Any = await self._link.call("INFO")
-        except ErrorReply as error:
-            if "NOAUTH" in str(error) or "Authentication" in str(error):
-                raise faults.refused(error, self.label) from error
-            logger.warning("Redis at %s does not answer INFO (%s): its version is not checked", self.label, error)
-            return {}
-        lines = text.decode(errors="replace").splitlines() if isinstance(text, bytes) else []
-        return dict(line.split(":", 1) for line in lines if ":" in line)
 
-    async def _eviction_policy(self) -> str | None:
-        try:
-            reply: Any = await self._link.call("CONFIG", "GET", "maxmemory-policy")
-        except ErrorReply as error:
-            logger.warning(
-                "Redis at %s does not tell its eviction policy (%s): make sure it is noeviction",
-                self.label,
-                error,
-            )
-            return None
-        values = cast("list[Any]", reply) if isinstance(reply, list) else []
-        return str(values[1].decode()) if len(values) == 2 else None
+def _check_info(reply: Any, label: str) -> None:
+    if isinstance(reply, Exception):
+        if "NOAUTH" in str(reply) or "Authentication" in str(reply):
+            raise faults.refused(reply, label) from reply
+        logger.warning("Redis at %s does not answer INFO (%s): its version is not checked", label, reply)
+        return
+    lines = reply.decode(errors="replace").splitlines() if isinstance(reply, bytes) else []
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    check_version(info, label)
+    if info.get("role") == "slave":
+        raise StoreRefused(f"Redis at {label} is a replica and refuses writes: connect to the primary.")
+
+
+def _check_policy(reply: Any, label: str, allow_eviction: bool) -> None:
+    if isinstance(reply, Exception):
+        logger.warning("Redis at %s does not tell its eviction policy (%s): make sure it is noeviction", label, reply)
+        return
+    values = cast("list[Any]", reply) if isinstance(reply, list) else []
+    policy = str(values[1].decode()) if len(values) == 2 else "noeviction"
+    if policy != "noeviction" and not allow_eviction:
+        raise StoreRefused(
+            f"Redis at {label} has maxmemory-policy {policy!r}: under pressure it would evict leases. "
+            "Set maxmemory-policy noeviction, or allow_eviction=True (BATON_ALLOW_EVICTION=1) if memory is "
+            "known to suffice."
+        )
+
+
+_KEYLESS: Final = frozenset(
+    {"ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "FLUSHALL", "INFO", "KEYS", "PING", "PUBSUB", "ROLE"}
+    | {"SCAN", "SCRIPT", "TIME", "WAIT"}
+)
+
+
+def _key_of(command: Sequence[str | bytes | int]) -> str | None:
+    """The key or sharded channel that a command is routed by."""
+    verb = str(command[0]).upper()
+    if verb in _KEYLESS:
+        return None
+    place = command[3 if verb.startswith("EVAL") else 1]
+    return place.decode() if isinstance(place, bytes) else str(place)
 
 
 def check_version(info: dict[str, str], label: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from coordination.errors import InvalidSettings
+from coordination.errors import InvalidSettings, StoreUnavailable
 from coordination.store import faults
 from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
 
@@ -43,6 +43,8 @@ class Wire(asyncio.Protocol):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()
+                if endpoint.primary_only:
+                    await _require_primary(connection, endpoint.label)
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisError | OSError | TimeoutError):
@@ -100,6 +102,18 @@ class Wire(asyncio.Protocol):
             connection._reader = connection._writer = None  # pyright: ignore[reportPrivateUsage]
         self._gone.set_result(None)
         self._on_lost(self._why or exc or ConnectionResetError("the server closed the connection"))
+
+
+async def _require_primary(connection: Any, label: str) -> None:
+    """Whoever named the server may be behind: only the server itself knows whether it is the primary."""
+    await connection.send_command("ROLE")
+    try:
+        role: Any = await connection.read_response()
+    except ResponseError:
+        # Not allowed to ask: then the refusal of the first write tells.
+        return
+    if role[0] != b"master":
+        raise StoreUnavailable(f"Redis at {label} is a replica now. Wait for the new primary to be announced.")
 
 
 def _ignore(_: BaseException) -> None:

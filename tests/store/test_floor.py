@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from coordination.ids import AgentId
 from coordination.leases.lease import LossReason
 from coordination.ports import Silenced
 from coordination.settings import CoordinatorSettings
-from coordination.store import Store
+from coordination.store import Script, Store
 
 SOON = 5.0
 MOMENT = timedelta(milliseconds=50)
@@ -108,6 +109,33 @@ async def test_a_repeated_request_returns_the_same_grant(coordinator: Coordinato
     again = await room.floor.request("a", request_id="r1")
 
     assert again.fence == first.fence
+
+
+async def test_a_repetition_that_grant_and_release_overtake_leaves_nothing_behind(
+    coordinator: Coordinator, other: Coordinator, monkeypatch: pytest.MonkeyPatch
+):
+    """Seen after a failover: the subscription was back before the link, so the repetition came last and was granted."""
+    held = await coordinator.room("call").floor.request("a")
+    waiting = asyncio.create_task(other.room("call").floor.request("b"))
+    while not (await coordinator.room("call").floor.state()).queue:
+        await asyncio.sleep(0.002)
+    gate, run = asyncio.Event(), other._store.run
+
+    async def late(script: Script, *args: Any, **options: Any) -> Any:
+        if script.name == "lease/request":
+            await gate.wait()
+        return await run(script, *args, **options)
+
+    monkeypatch.setattr(other._store, "run", late)
+    other._engine._repeat_all()
+    await asyncio.sleep(0.01)
+    await held.release()
+    await (await asyncio.wait_for(waiting, SOON)).release()
+    gate.set()
+    await asyncio.sleep(0.1)
+
+    state = await coordinator.room("call").floor.state()
+    assert (state.holder, state.queue) == (None, ())
 
 
 async def test_fences_grow_when_the_server_comes_back_empty(coordinator: Coordinator, store: Store):

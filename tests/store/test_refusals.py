@@ -29,7 +29,10 @@ async def open_and_close(url: str) -> None:
     [
         ("localhost:6379", "must start with redis://"),
         ("http://localhost", "must start with redis://"),
-        ("redis+sentinel://localhost/main", "not supported by this release"),
+        ("redis+sentinel://localhost", "name the service"),
+        ("redis+sentinel:///main", "names no host"),
+        ("redis+sentinel://localhost/main?tls=perhaps", "neither true nor false"),
+        ("redis+cluster://localhost/3", "no numbered databases"),
         ("redis://localhost:port", "cannot be read"),
     ],
 )
