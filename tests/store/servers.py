@@ -82,7 +82,7 @@ class Node:
     async def call(self, *command: str | int) -> Any:
         """The reply as it comes: redis-py's clients would retry, and shape it."""
         server = Endpoint(Connection, {"host": LOOPBACK, "port": self.port})
-        (reply,) = await ask(server, [str(part) for part in command], within=1.0)
+        (reply,) = await ask(server, [str(part) for part in command], within=5.0)
         if isinstance(reply, Exception):
             raise reply
         return reply

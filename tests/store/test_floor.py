@@ -35,6 +35,14 @@ class Witness:
         return self.outcome
 
 
+def die(coordinator: Coordinator) -> None:
+    """As if the process had been killed: nothing is released, nor renewed, not even by what is on its way."""
+    keeper = coordinator._engine.keeper
+    keeper.held.clear()
+    for ends in (*keeper._timers.values(), *keeper._tasks):
+        ends.cancel()
+
+
 async def test_a_released_floor_goes_to_the_next_in_order_of_arrival(coordinator: Coordinator, other: Coordinator):
     room, far = coordinator.room("call"), other.room("call")
     first = await room.floor.request("a")
@@ -170,10 +178,7 @@ async def test_an_expired_holder_is_silenced_before_the_floor_moves(valkey: Embe
         floor = heir.room("call", silencer=witness).floor
         waiting = asyncio.create_task(floor.request("b"))
         await asyncio.sleep(0.1)
-        # As if the process had been killed: nothing is released, nothing renewed.
-        dying._engine.keeper.held.clear()
-        for timer in dying._engine.keeper._timers.values():
-            timer.cancel()
+        die(dying)
 
         lease = await asyncio.wait_for(waiting, SOON)
 
@@ -187,9 +192,7 @@ async def test_nothing_is_granted_while_the_media_server_does_not_answer(valkey:
     witness = Witness(Silenced.UNREACHABLE)
     dying = await Coordinator.open(valkey.url, settings=settings)
     await dying.room("call", silencer=Witness()).floor.request("a")
-    dying._engine.keeper.held.clear()
-    for timer in dying._engine.keeper._timers.values():
-        timer.cancel()
+    die(dying)
     async with Coordinator.open(valkey.url, settings=settings) as heir:
         floor = heir.room("call", silencer=witness).floor
         with pytest.raises(FloorTimeout):
