@@ -193,7 +193,7 @@ async def test_livekits_fallback_adapter_works_on_top(limited: Limited, plugin: 
 
 
 async def test_what_the_provider_says_about_its_quota_is_passed_on(limited: Limited, plugin: Model) -> None:
-    coordinator = await limited(requests=10)
+    coordinator = await limited(streams=1)
     told: list[QuotaNews] = []
     quota = Quota(requests=2, tokens=1000, period=timedelta(seconds=30))
     async with OpenAIEmulator(quota=quota) as provider:
@@ -208,3 +208,32 @@ async def test_what_the_provider_says_about_its_quota_is_passed_on(limited: Limi
     assert told[-1].retry_after is not None
     assert timedelta(0) < told[-1].retry_after <= timedelta(seconds=30)
     assert told[-1].remaining["tokens"] == 1000 - provider.judge.total("tokens")
+
+
+async def told_to_all(asked: LimitedLLM) -> None:
+    """Waits until what the provider said has been passed on; it is done beside the request."""
+    await asyncio.gather(*asked.line.budget._telling)
+
+
+async def test_a_429_holds_back_all_workers_and_not_just_the_one_that_met_it(limited: Limited, plugin: Model) -> None:
+    coordinator, elsewhere = await limited(requests=10), await limited(requests=10)
+    async with OpenAIEmulator() as provider:
+        provider.fail(Fault.status(429, retry_after=timedelta(seconds=30)))
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator))
+        before = await fits(elsewhere, requests=1)
+        with pytest.raises(APIStatusError):
+            await ask(asked)
+        await told_to_all(asked)
+        after = await fits(elsewhere, requests=1)
+
+    assert (before, after) == (True, False)
+
+
+async def test_what_remains_at_the_provider_is_what_remains_for_all(limited: Limited, plugin: Model) -> None:
+    coordinator, elsewhere = await limited(tokens=TOKENS), await limited(tokens=TOKENS)
+    async with OpenAIEmulator(quota=Quota(tokens=300)) as provider:
+        asked = LimitedLLM(plugin(provider), budget=budget(coordinator))
+        await ask(asked)
+        await told_to_all(asked)
+
+    assert await left(elsewhere, "tokens", TOKENS) == 300 - provider.judge.total("tokens")

@@ -1,7 +1,7 @@
 """Providers that stay within limits shared by all workers: wrappers for any `stt.STT`, `llm.LLM` and `tts.TTS`.
 
 Each reserves before the request and settles by what was really used; a stream holds its slot until it is closed, a
-barge-in included. What the provider says about its quota (429, Retry-After, what remains) is read from its answers.
+barge-in included. What the provider says about its quota (429, Retry-After, what remains) corrects the budget of all.
 Wrap what is limited, and put LiveKit's own adapters on top::
 
     budget = Budget(limits=coordinator.limits, provider="openai", tenant="acme")

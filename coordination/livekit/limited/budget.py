@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -17,7 +18,12 @@ from coordination.limits.reservation import Reservation
 from coordination.limits.units import Unit
 from coordination.livekit.limited.feedback import QuotaNews, news_of_error
 
+logger = logging.getLogger(__name__)
+
 P = TypeVar("P")
+
+UNSAID = timedelta(seconds=1)
+"""How long to stay away from a provider that refuses and does not say how long."""
 
 
 class ProviderBusy(APIError):
@@ -64,7 +70,10 @@ class Budget:
     transfer: bool = False
     """For an agent that came by a handoff or as a replacement: its streams may use what is kept for those."""
     on_news: Callable[[QuotaNews], None] | None = None
-    """Told what the provider's answers say about its quota: 429, Retry-After, what remains."""
+    """Told as well what the provider's answers say about its quota, for instance to show it."""
+    _telling: set[asyncio.Task[None]] = field(
+        default_factory=set[asyncio.Task[None]], init=False, repr=False, compare=False
+    )
 
     async def reserve(self, costs: Mapping[Unit, float], *, timeout: timedelta) -> Reservation:
         """Waits for the reservation; close it. Raises `ProviderBusy` if it is not admitted within `timeout`, or never
@@ -90,10 +99,29 @@ class Budget:
         except LimitError as refused:
             raise ProviderBusy(self.provider, refused) from refused
 
-    def tell(self, news: QuotaNews | None) -> None:
-        """Passes on what the provider said; None says nothing."""
-        if news is not None and self.on_news is not None:
+    def tell(self, news: QuotaNews) -> None:
+        """Corrects the buckets that all workers share by what the provider said.
+
+        Done beside the request, which is not held up by it.
+        """
+        if self.on_news is not None:
             self.on_news(news)
+        task = asyncio.create_task(self._correct(news), name="baton-provider-feedback")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _correct(self, news: QuotaNews) -> None:
+        used_up = tuple(unit for unit, left in news.remaining.items() if left == 0)
+        try:
+            await self.limits.feedback(
+                self.provider,
+                model=self.model or None,
+                retry_after=(news.retry_after or UNSAID) if news.limited else None,
+                remaining=news.remaining,
+                units=used_up,
+            )
+        except CoordinationError as fault:
+            logger.warning("what %s said about its quota was not passed on: %s", self.provider, fault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +140,7 @@ class Line(Generic[P]):
     budget: Budget
     waiting: Waiting
     fallback: P | None = None
+    _news: list[QuotaNews] = field(default_factory=list[QuotaNews], init=False, repr=False, compare=False)
 
     async def turn(
         self,
@@ -125,6 +154,8 @@ class Line(Generic[P]):
         Calls `while_waiting` once the wait has lasted as long as a caller bears. Raises `ProviderBusy` where there is
         no fallback.
         """
+        # Last of all that `held` does: what is given back must not open again what the provider has closed.
+        held.callback(self._pass_on)
         waiting = self.waiting
         timeout = waiting.timeout if self.fallback is None else min(waiting.fallback_after, waiting.timeout)
         timer: asyncio.TimerHandle | None = None
@@ -146,7 +177,17 @@ class Line(Generic[P]):
         """Handler of a provider's `error` event: reads what it says about the quota, while it can still be read."""
         error = getattr(event, "error", None)
         if isinstance(error, Exception):
-            self.budget.tell(news_of_error(error))
+            self.note(news_of_error(error))
+
+    def note(self, news: QuotaNews | None) -> None:
+        """Keeps what an answer said until the request has settled."""
+        if news is not None:
+            self._news.append(news)
+
+    def _pass_on(self) -> None:
+        for news in self._news:
+            self.budget.tell(news)
+        self._news.clear()
 
 
 def once(options: APIConnectOptions) -> APIConnectOptions:

@@ -130,7 +130,7 @@ class _LimitedStream(llm.LLMStream):
         """The plugins that speak OpenAI's protocol keep the answer; there is no public way to its headers."""
         answer: Any = getattr(getattr(stream, "_oai_stream", None), "response", None)
         if answer is not None:
-            self._limited.line.budget.tell(news_of_headers(answer.headers))
+            self._limited.line.note(news_of_headers(answer.headers))
 
 
 class _Account:
