@@ -283,9 +283,21 @@ class LeaseEngine:
         # The grant is dated by the server's clock, measured from this request's own last sending: conservative, since
         # the server answered after that. A clock that jumped in between must not lengthen the lease.
         since_sent = (granted_at - pending.server_time) / MICROSECONDS
+        if since_sent < 0:
+            # The clock stepped back: the date says nothing, so the lease counts from its first renewal on.
+            self.keeper.spawn(self._date_by_renewal(pending, fence, window_us), "baton-renew")
+            return
         granted = min(pending.sent_at + since_sent, loop.time())
         lease = self.keeper.hold(pending.request, fence, granted + window_us / MICROSECONDS, provisional=True)
         pending.granted.set_result(lease)
+
+    async def _date_by_renewal(self, pending: Pending, fence: int, window_us: int) -> None:
+        window = window_us / MICROSECONDS
+        lease = self.keeper.hold(pending.request, fence, asyncio.get_running_loop().time() + window)
+        lease.doubtful = True
+        await self.keeper.renew(lease)
+        if not pending.granted.done():
+            pending.granted.set_result(lease)
 
     def _repeat_all(self) -> None:
         """After a lost subscription a grant may have been missed: every pending request is sent again.

@@ -22,10 +22,15 @@ from livekit.agents import Agent, tts
 from livekit.agents.voice import SpeechHandle
 from pydantic import JsonValue
 
+from coordination.livekit.gate import pieces
+
 GREETING_WITHIN = timedelta(seconds=3)
 """After that much time with the floor, what an agent says by itself is no greeting any more."""
 RENDERED_WITHIN = timedelta(seconds=1.5)
 """How long readiness waits for an opening to be rendered. A slower synthesiser goes on while the agent is ready."""
+
+SILENT_BELOW = 64
+"""Peak (of 32767) below which a piece of a rendered opening is silence: -54 dB."""
 
 
 class EntryKind(StrEnum):
@@ -102,8 +107,16 @@ class Opening:
     async def _render(self, voice: tts.TTS[Any]) -> None:
         async with voice.synthesize(self.text) as speech:
             async for piece in speech:
-                self._frames.append(piece.frame)
+                self._frames += pieces(piece.frame)
+        while len(self._frames) > 2 and not _audible(self._frames[1]):
+            # Synthesisers begin with silence; the piece before the first sound keeps its onset.
+            del self._frames[0]
         self._rendered.set()
+
+
+def _audible(frame: rtc.AudioFrame) -> bool:
+    samples = memoryview(frame.data).cast("B").cast("h")
+    return max(max(samples), -min(samples)) >= SILENT_BELOW
 
 
 @dataclass(slots=True)

@@ -170,7 +170,7 @@ class AudioGate(io.AudioOutput):
         return self._next.sample_rate
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        for piece in _pieces(frame):
+        for piece in pieces(frame):
             lease = await self._admission(piece.duration)
             if lease is None:
                 self._cut = True
@@ -320,7 +320,7 @@ class TextGate(io.TextOutput):
         self._next.flush()
 
 
-def _pieces(frame: rtc.AudioFrame) -> Iterator[rtc.AudioFrame]:
+def pieces(frame: rtc.AudioFrame) -> Iterator[rtc.AudioFrame]:
     """Cuts a frame into pieces of `PIECE`; the last one may be shorter. A short frame is passed on as it is."""
     size = max(1, round(frame.sample_rate * PIECE.total_seconds()))
     if frame.samples_per_channel <= size:

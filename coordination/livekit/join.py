@@ -43,6 +43,8 @@ class JoinPlan:
     standby: bool
     """Dispatched to stand by, even if the call has no holder yet."""
     caller: str | None
+    seen: int
+    """The fence in the room's metadata: what is granted from now on is higher, whatever Redis knows. 0 if none."""
     settings: CoordinatorSettings
 
     @property
@@ -66,6 +68,7 @@ def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantRe
         handoff=dispatched.handoff,
         standby=isinstance(ours, dict) and ours.get("standby") is True,
         caller=find_caller(ctx.room, record),
+        seen=(record.fence if record else None) or 0,
         settings=settings,
     )
 
@@ -88,6 +91,8 @@ async def take_seat(
         stack.push_async_callback(silencer.aclose)
         room = coordinator.room(sid, tenant=plan.tenant, silencer=silencer)
         stack.push_async_callback(room.close)
+        if plan.seen:
+            room.floor.witness(plan.seen, "")
         membership = await room.roster.join(
             agent=plan.agent, role=plan.role, worker=plan.worker, skills=skills, identity=plan.identity
         )

@@ -222,11 +222,12 @@ class Floor:
     # -- the room as witness ------------------------------------------------------------------------------------------
 
     def witness(self, fence: int, agent: str) -> None:
-        """Tells that a grant with this fence was announced in the room.
+        """Tells that a grant with this fence was announced in the room: from now on requests carry it.
 
         If it is higher than that of a lease held here, the lease is not held until the server explained it: it is lost,
         or it is renewed under a fence that is higher still.
         """
+        self._engine.keeper.saw(self._keys.lease, fence)
         for lease in list(self._own_leases()):
             if fence > lease.fence and lease.agent != agent:
                 self._engine.keeper.doubt(lease, fence)
