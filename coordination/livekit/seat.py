@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.agents import JobContext
 
-from coordination.errors import CoordinationError, RoleTaken
+from coordination.errors import CoordinationError, RoleTaken, StoreError
 from coordination.ids import AgentId, Fence, RoleName
 from coordination.leases.lease import Lease, LossReason
 from coordination.livekit.dispatch import RoomDispatcher
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from coordination.livekit.session import CoordinatedSession
 
 logger = logging.getLogger(__name__)
+
+STORE_AGAIN = 0.2
+"""Seconds until what a standby waits for is looked at again, after Redis was away for longer than a call's patience."""
 
 
 class Seat:
@@ -153,6 +156,19 @@ class Seat:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def keep(self, work: Callable[[], Coroutine[object, object, None]], name: str) -> asyncio.Task[None]:
+        """As `spawn`, and again whenever Redis could not be used: a standby that gave up would never step in."""
+        return self.spawn(self._repeated(work, name), name)
+
+    async def _repeated(self, work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+        while not self.holds:
+            try:
+                await work()
+                return
+            except StoreError as fault:
+                logger.warning("could not %s, trying again: %s", name, fault)
+                await asyncio.sleep(STORE_AGAIN)
 
     async def _guarded(self, work: Coroutine[object, object, None], name: str) -> None:
         try:

@@ -43,8 +43,8 @@ class Succession:
     def begin(self) -> None:
         if not self._tasks:
             self._tasks = [
-                self._seat.spawn(self._watch(), "watch the floor"),
-                self._seat.spawn(self._accept_grant(), "wait for an operator's grant"),
+                self._seat.keep(self._watch, "watch the floor"),
+                self._seat.keep(self._accept_grant, "wait for an operator's grant"),
             ]
 
     def end(self) -> None:

@@ -45,7 +45,7 @@ class Target:
 
     def begin(self) -> None:
         if self._task is None:
-            self._task = self._seat.spawn(self._watch(), "take handoffs")
+            self._task = self._seat.keep(self._watch, "take handoffs")
 
     def end(self) -> None:
         """Takes no offers any more; the one that has just led to the floor is complete."""

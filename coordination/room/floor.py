@@ -161,7 +161,10 @@ class Floor:
     async def state(self) -> FloorState:
         """The floor as the server knows it now."""
         now, fields, waiting = await self._engine.store.run(STATE, self._keys.keys)
-        return _parse_state(now, fields, waiting)
+        state = _parse_state(now, fields, waiting)
+        # A standby that watches the floor must not take it from a server that has just forgotten the holder.
+        self._engine.keeper.saw(self._keys.lease, state.fence)
+        return state
 
     async def watch(self) -> AsyncIterator[FloorState]:
         """Yields the state now, and again after each change. States may be skipped, never the latest one."""

@@ -93,11 +93,13 @@ class Listener:
     def __init__(self, room: rtc.Room, heard: Heard, ears: Ears) -> None:
         self._room, self._heard, self._ears = room, heard, ears
         self._tasks: set[asyncio.Task[None]] = set()
+        self._recordings: dict[str, asyncio.Task[None]] = {}
         self._ends = [
             on_room(room, "participant_connected", self._on_joined),
             on_room(room, "participant_disconnected", self._on_left),
             on_room(room, "participant_attributes_changed", self._on_attributes),
             on_room(room, "track_subscribed", self._on_track),
+            on_room(room, "track_unsubscribed", self._on_track_gone),
             on_room(room, "data_received", self._on_data),
         ]
         room.register_text_stream_handler(TRANSCRIPTION_TOPIC, self._on_text)
@@ -126,6 +128,8 @@ class Listener:
             self._ears.on_joined(participant.identity)
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
+        for publication in participant.track_publications.values():
+            self._stop_recording(publication.sid)
         self._ears.on_left(participant.identity)
 
     def _on_attributes(self, _changed: dict[str, str], participant: rtc.Participant) -> None:
@@ -146,7 +150,16 @@ class Listener:
         voice = publication.source == rtc.TrackSource.SOURCE_MICROPHONE
         ear = Ear(speaker=participant.identity, voice=voice)
         self._heard.ears.append(ear)
-        self._start(self._record(track, ear), f"listen to {participant.identity}")
+        self._recordings[track.sid] = self._start(self._record(track, ear), f"listen to {participant.identity}")
+
+    def _on_track_gone(self, track: rtc.Track, *_: object) -> None:
+        self._stop_recording(track.sid)
+
+    def _stop_recording(self, track_sid: str) -> None:
+        """The media path of a track that is gone is used again: who went on listening would hear somebody else."""
+        recording = self._recordings.pop(track_sid, None)
+        if recording is not None:
+            recording.cancel()
 
     async def _record(self, track: rtc.Track, ear: Ear) -> None:
         stream = rtc.AudioStream.from_track(track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=10)
@@ -180,14 +193,19 @@ class Listener:
         self._start(self._read(reader, identity), f"read along with {identity}")
 
     async def _read(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        text = (await reader.read_all()).strip()
+        try:
+            text = (await reader.read_all()).strip()
+        except rtc.StreamError:
+            # Whoever was writing it has left in the middle.
+            return
         attributes = reader.info.attributes or {}
         own = identity == self._room.local_participant.identity
         # What was understood of the caller comes many times over until it is final.
         if text and not (own and attributes.get(_FINAL) != "true"):
             self._ears.on_text(identity, text)
 
-    def _start(self, work: _Work, name: str) -> None:
+    def _start(self, work: _Work, name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -50,8 +50,10 @@ class Listener:
     def __init__(self, room: rtc.Room) -> None:
         self.room = room
         self.ears: list[Ear] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Ear] = {}
         room.on("track_subscribed", self._on_track)
+        room.on("track_unsubscribed", lambda track, *_: self._stop(lambda ear: ear.track_sid == track.sid))
+        room.on("participant_disconnected", lambda left: self._stop(lambda ear: ear.identity == left.identity))
         for participant in room.remote_participants.values():
             for publication in participant.track_publications.values():
                 if publication.track is not None:
@@ -65,8 +67,14 @@ class Listener:
         ear = Ear(identity=participant.identity, track_sid=track.sid, track_name=publication.name)
         self.ears.append(ear)
         task = asyncio.create_task(self._record(track, ear), name=f"listen to {participant.identity}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = ear
+        task.add_done_callback(self._tasks.pop)
+
+    def _stop(self, over: Callable[[Ear], bool]) -> None:
+        """Ends ears whose track is gone: the media path is used again, and they would hear the next track on it."""
+        for task, ear in list(self._tasks.items()):
+            if over(ear):
+                task.cancel()
 
     async def _record(self, track: rtc.Track, ear: Ear) -> None:
         stream = rtc.AudioStream.from_track(track=track, sample_rate=48000, num_channels=1, frame_size_ms=10)

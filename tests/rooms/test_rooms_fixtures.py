@@ -48,6 +48,33 @@ async def test_a_listener_hears_who_speaks_and_when(make_room: RoomFactory, list
     await source.aclose()
 
 
+async def test_nobody_is_heard_who_has_left(make_room: RoomFactory, listen: ListenerFactory) -> None:
+    """The next track gets the place of one that ended: the dead seemed to speak with the voice of the living."""
+    room = await make_room()
+    ears = await listen(room)
+
+    async def speak(identity: str) -> rtc.Room:
+        speaker = await room.join(identity, kind="agent")
+        source = rtc.AudioSource(48000, 1, queue_size_ms=1000)
+        publication = await speaker.local_participant.publish_track(
+            rtc.LocalAudioTrack.create_audio_track("voice", source)
+        )
+        await publication.wait_for_subscription()
+        await source.capture_frame(tone(0.5))
+        await eventually(lambda: ears.hears(identity), f"{identity} is heard")
+        await source.wait_for_playout()
+        return speaker
+
+    first = await speak("agent-A")
+    await first.disconnect()
+    await eventually(lambda: "agent-A" not in ears.room.remote_participants, "the first has left")
+    left = time.monotonic()
+    for number in range(3):
+        await (await speak(f"agent-{number}")).disconnect()
+
+    assert ears.seconds("agent-A", since=left + 0.1) == 0
+
+
 async def test_two_rooms_have_nothing_in_common(make_room: RoomFactory) -> None:
     one, other = await make_room(metadata='{"a": 1}'), await make_room()
 

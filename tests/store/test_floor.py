@@ -169,6 +169,22 @@ async def test_a_holder_keeps_its_floor_over_an_empty_return(
     assert (await far.floor.state()).fence == lease.fence
 
 
+async def test_whoever_looked_at_the_floor_leaves_it_to_its_holder_when_the_server_has_forgotten_it(
+    coordinator: Coordinator, other: Coordinator, store: Store
+):
+    """A standby that had joined after the last grant took the floor of a live holder half a second after a wipe."""
+    lease = await coordinator.room("call").floor.request("a")
+    far = other.room("call")
+    await far.floor.state()
+    await store.command("FLUSHALL")
+
+    assert await far.floor.try_request("b") is None
+    await asyncio.sleep(1.0)
+
+    assert lease.held
+    assert (await far.floor.state()).holder == "a"
+
+
 async def test_an_expired_holder_is_silenced_before_the_floor_moves(valkey: EmbeddedValkey, store: Store):
     settings = CoordinatorSettings(floor_ttl=timedelta(milliseconds=300))
     witness = Witness()
