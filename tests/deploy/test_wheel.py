@@ -79,6 +79,40 @@ def test_the_example_of_the_readme_runs_without_any_extra(python: Path, redis_ur
     assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr
 
 
+ALL_OF_IT = """
+lease = await coordinator.acquire_lock("invoice:43")
+assert await lease.release()
+await coordinator.share_context("call-7", {"intent": "refund"})
+snapshot = await coordinator.read_context("call-7")
+assert (snapshot.data, snapshot.version > 0) == ({"intent": "refund"}, True)
+user = coordinator.context("user:42", ttl=timedelta(days=1))
+await user.update({"language": "de"})
+room = coordinator.room("call-7", tenant="acme")
+async with room.floor.hold(agent="billing-1", priority=0, timeout=timedelta(seconds=2)) as lease:
+    await room.context.update({"invoice": 42}, lease=lease)
+    assert (await room.floor.state()).holder == "billing-1"
+try:
+    await room.context.update({"invoice": 43}, lease=lease)
+except StaleFence:
+    pass
+else:
+    raise SystemExit("a write under an old fence was taken")
+"""
+
+
+def test_everything_that_needs_no_livekit_works_without_any_extra(python: Path, redis_url: str, tmp_path: Path) -> None:
+    """The rest of the names that a program without LiveKit is promised."""
+    (tmp_path / "example.py").write_text(
+        "import asyncio\nfrom datetime import timedelta\nfrom coordination import Coordinator, StaleFence\n"
+        f"async def main():\n    async with Coordinator.open({redis_url!r}) as coordinator:\n"
+        f"{textwrap.indent(ALL_OF_IT, ' ' * 8)}\nasyncio.run(main())\nprint('ran')\n"
+    )
+
+    ran = _run(python, "-W", "error", "example.py", cwd=tmp_path)
+
+    assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr
+
+
 def test_the_command_line_works_without_any_extra(python: Path, tmp_path: Path) -> None:
     ran = _run(python.parent / "baton", "--help", cwd=tmp_path)
 

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 from coordination.coordinator import Coordinator, Room
 from coordination.dev.valkey import EmbeddedValkey
+from coordination.errors import StaleFence
 from coordination.ids import AgentId
 from coordination.leases.lease import Lease
 from coordination.settings import CoordinatorSettings
@@ -56,6 +57,7 @@ class FloorMachine(RuleBasedStateMachine):
         self.holder: Request | None = None
         self.waiting: list[Request] = []
         self.highest = 0
+        self.past: list[Lease] = []
         self.rooms: list[Room] = []
         self.coordinators: list[Coordinator] = []
 
@@ -111,6 +113,32 @@ class FloorMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.holder is not None)
     @rule()
+    def repeat(self) -> None:
+        """The holder's request comes once more, as after a lost reply: the same grant, the same fence."""
+        lease = self.lease_of_holder()
+        asked = lease.request
+        floor = self.rooms[self.holder.process if self.holder else 0].floor
+        again = self.run(floor.request(asked.agent, priority=asked.priority, request_id=asked.id))
+        assert (again, again.fence) == (lease, lease.fence)
+
+    @precondition(lambda self: self.holder is not None)
+    @rule()
+    def write(self) -> None:
+        """Who holds the floor may write under its fence; who held it before may not."""
+        lease = self.lease_of_holder()
+        self.run(self.rooms[0].context.update({"by": lease.agent}, lease=lease))
+        for old in self.past:
+            with pytest.raises(StaleFence):
+                self.run(self.rooms[1].context.update({"by": old.agent}, lease=old))
+        assert self.run(self.rooms[1].context.read()).data == {"by": lease.agent}
+
+    def lease_of_holder(self) -> Lease:
+        assert self.holder is not None
+        assert self.holder.task is not None
+        return self.holder.task.result()
+
+    @precondition(lambda self: self.holder is not None)
+    @rule()
     def revoke(self) -> None:
         assert self.run(self.rooms[0].floor.revoke(reason="test"))
         self.promote()
@@ -144,6 +172,7 @@ class FloorMachine(RuleBasedStateMachine):
         self.settle()
 
     def promote(self) -> None:
+        self.past = [*self.past[-2:], self.lease_of_holder()]
         self.holder = self.waiting.pop(0) if self.waiting else None
         self.settle()
 
