@@ -81,6 +81,13 @@ class TestOnEachServer:
         claim = await server.run("lease/renew", FLOOR, *OPTIONS, "r1", "agent-r1", "p1", "role", TTL, seen, seen)
         assert list(claim[:2]) == [1, seen]
 
+    async def test_a_grant_is_above_what_the_caller_has_seen_however_long_ago(self, server: Scripted) -> None:
+        known = (await ask(server, "r1"))[1]
+        await server.run("lease/release", FLOOR, *OPTIONS, "r1")
+        ahead = known + 3600 * SECOND
+
+        assert (await ask(server, "r2", seen=ahead, recent=0))[1] == ahead + 1
+
     async def test_a_lease_that_moved_on_is_not_renewed(self, server: Scripted) -> None:
         fence = (await ask(server, "r1"))[1]
         await server.run("lease/release", FLOOR, *OPTIONS, "r1")
