@@ -67,6 +67,10 @@ class Metrics:
     def _limit_wait(self) -> Histogram:
         return _histogram("baton_limit_wait_seconds", "Time in the queue of a provider's limits.", _WAITS, "provider")
 
+    @cached_property
+    def _outbox(self) -> Counter:
+        return _counter("baton_outbox_items", "Items of the outbox, by what became of them.", "kind", "outcome")
+
     def granted(self, request: LeaseRequest) -> None:
         _child(self._grants, request.kind).inc()
 
@@ -96,6 +100,9 @@ class Metrics:
 
     def limit_waited(self, provider: str, seconds: float) -> None:
         _child(self._limit_wait, provider).observe(seconds)
+
+    def outbox(self, kind: str, outcome: str) -> None:
+        self._outbox.labels(kind, outcome).inc()
 
 
 @cache

@@ -58,6 +58,11 @@ class BackendServer(Service):
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it."""
+        return {"BATON_BACKEND_URL": self.url, "BATON_BACKEND_TOKEN": self.token}
+
+    @property
     def directory(self) -> Path:
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="baton-", ignore_cleanup_errors=True)

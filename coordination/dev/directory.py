@@ -22,6 +22,7 @@ class OpenRoom:
 
     name: str
     sid: RoomName
+    """What Redis knows the call by: the sid that the room had when the call began."""
     participants: int
     opened_at: datetime
     tenant: Tenant
@@ -73,7 +74,7 @@ def _open_room(room: api.Room) -> OpenRoom:
         record = SessionRecord()  # somebody else's metadata; the room is listed all the same
     return OpenRoom(
         name=room.name,
-        sid=RoomName(room.sid),
+        sid=record.session or RoomName(room.sid),
         participants=room.num_participants,
         opened_at=datetime.fromtimestamp(room.creation_time, UTC),
         tenant=record.tenant or DEFAULT_TENANT,

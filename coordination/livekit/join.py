@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.agents import JobContext
 
-from coordination.ids import AgentId, HandoffId, RoleName, Tenant, WorkerId
+from coordination.ids import AgentId, HandoffId, RoleName, RoomName, Tenant, WorkerId
 from coordination.livekit.dispatch import DispatchMetadata
 from coordination.livekit.envelope import open_envelope
 from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
@@ -45,6 +45,8 @@ class JoinPlan:
     caller: str | None
     seen: int
     """The fence in the room's metadata: what is granted from now on is higher, whatever Redis knows. 0 if none."""
+    session: RoomName | None
+    """What Redis knows the call by, where the session record says so; else it is the room's sid."""
     settings: CoordinatorSettings
 
     @property
@@ -69,6 +71,7 @@ def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantRe
         standby=isinstance(ours, dict) and ours.get("standby") is True,
         caller=find_caller(ctx.room, record),
         seen=(record.fence if record else None) or 0,
+        session=record.session if record else None,
         settings=settings,
     )
 
@@ -84,12 +87,12 @@ async def take_seat(
     from coordination.livekit.seat import Seat
 
     plan = plan_join(ctx, settings)
-    sid = await ctx.room.sid
+    name = plan.session or RoomName(await ctx.room.sid)
     async with AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(shared_coordinator(ctx, settings))
         silencer = RoomSilencer(ctx.api, ctx.room.name)
         stack.push_async_callback(silencer.aclose)
-        room = coordinator.room(sid, tenant=plan.tenant, silencer=silencer)
+        room = coordinator.room(name, tenant=plan.tenant, silencer=silencer)
         stack.push_async_callback(room.close)
         if plan.seen:
             room.floor.witness(plan.seen, "")

@@ -7,7 +7,6 @@ outlives Redis, but not a restart of livekit-server: the holder of the floor wri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -15,12 +14,11 @@ from livekit import api
 from pydantic import JsonValue
 
 from coordination.errors import StaleFence
-from coordination.ids import RoleName, Tenant, check_name
-from coordination.livekit.asking import ANSWER_WITHIN, LiveKitUnavailable, asking
-from coordination.livekit.envelope import MetadataError, Ours, open_envelope, read_ours, write_ours
-
-MAX_METADATA = 64 * 1024
-"""Bytes. Older servers allow no more, so a record that is larger would not be portable."""
+from coordination.ids import RoleName, RoomName, Tenant
+from coordination.livekit.asking import ANSWER_WITHIN
+from coordination.livekit.envelope import Ours, open_envelope, read_ours, write_ours
+from coordination.livekit.state.document import transform
+from coordination.livekit.state.updates import RoomText, fitting
 
 _WHAT = "metadata"
 
@@ -28,6 +26,7 @@ _WHAT = "metadata"
 class _RecordFields(Ours):
     tenant: str | None = None
     caller: str | None = None
+    session: str | None = None
     conversation: str | None = None
     user: str | None = None
     role: str | None = None
@@ -41,6 +40,8 @@ class SessionRecord:
     tenant: Tenant | None = None
     caller: str | None = None
     """Identity of the participant that every agent of the room links to."""
+    session: RoomName | None = None
+    """What Redis knows the call by: the sid that the room began with. A restarted server gives it another."""
     conversation: str | None = None
     user: str | None = None
     role: RoleName | None = None
@@ -60,6 +61,7 @@ class SessionRecord:
         return cls(
             tenant=Tenant(ours.tenant) if ours.tenant else None,
             caller=ours.caller,
+            session=RoomName(ours.session) if ours.session else None,
             conversation=ours.conversation,
             user=ours.user,
             role=RoleName(ours.role) if ours.role else None,
@@ -72,6 +74,7 @@ class SessionRecord:
         ours = _RecordFields(
             tenant=self.tenant,
             caller=self.caller,
+            session=self.session,
             conversation=self.conversation,
             user=self.user,
             role=self.role,
@@ -84,6 +87,7 @@ class SessionRecord:
         return SessionRecord(
             tenant=self.tenant or older.tenant,
             caller=self.caller or older.caller,
+            session=self.session or older.session,
             conversation=self.conversation or older.conversation,
             user=self.user or older.user,
             role=self.role or older.role,
@@ -95,62 +99,44 @@ class SessionRecord:
 class RoomRecord:
     """Reads and writes the record of one room through LiveKit's server API.
 
-    The holder of the floor is its only writer of ours. LiveKit replaces metadata as a whole, and knows no compare and
-    set: another program that writes to the same room's metadata within the same milliseconds can still be overwritten.
+    The holder of the floor is its only writer of ours. What another program writes at the same moment is merged with,
+    as far as LiveKit lets anybody see it (`coordination.livekit.state.document`).
     """
 
     def __init__(self, client: api.LiveKitAPI, room: str, *, answer_within: timedelta = ANSWER_WITHIN) -> None:
         """`client` stays the caller's, who closes it. `room` is the room's name."""
-        self._service = client.room
-        self._room = check_name(room, "room")
-        self._answer_within = answer_within
+        self._room = room
+        self._text = RoomText(client, room, answer_within=answer_within)
 
     async def read(self) -> SessionRecord | None:
         """The record as the server has it; None without one, or without the room.
 
         Raises `MetadataError` for metadata that is not ours to understand, `LiveKitUnavailable` without an answer.
         """
-        return SessionRecord.parse(await self._metadata(), room=self._room)
+        return SessionRecord.parse(await self._text.read(), room=self._room)
 
-    async def write(self, record: SessionRecord) -> SessionRecord:
+    async def sid(self) -> str:
+        """The room's sid as the server has it now; empty without the room. Raises `LiveKitUnavailable`."""
+        return await self._text.sid()
+
+    async def write(self, record: SessionRecord, *, beside: Mapping[str, JsonValue] | None = None) -> SessionRecord:
         """Merges `record` into the room's metadata and returns what stands there now.
 
-        Fields that are None keep their value; foreign keys are kept, whatever `record.foreign` says. Raises
+        Fields that are None keep their value; foreign keys are kept, whatever `record.foreign` says. `beside` is what
+        the server has forgotten: foreign keys to write again where they are missing. Raises
         `StaleFence` if the room has the record of a higher fence, `MetadataError` if the whole would exceed 64 KiB or
-        what is there cannot be read (it is left alone then), `LiveKitUnavailable` without an answer.
+        what is there cannot be read (it is left alone then), `MetadataContended` if another program overwrites it
+        again and again, `LiveKitUnavailable` without an answer.
         """
-        text = await self._metadata()
+        merged = SessionRecord.parse(
+            await transform(self._text, lambda text: self._over(record, beside or {}, text)), room=self._room
+        )
+        return merged or SessionRecord()
+
+    def _over(self, record: SessionRecord, beside: Mapping[str, JsonValue], text: str) -> str:
         envelope = open_envelope(text, what=_WHAT, room=self._room)
         older = SessionRecord.parse(text, room=self._room) or SessionRecord()
         if record.fence is not None and older.fence is not None and record.fence < older.fence:
             raise StaleFence(f"the record of room {self._room!r}", record.fence, older.fence)
-        merged = replace(record.over(older), foreign=envelope.foreign)
-        changed = merged.format()
-        size = len(changed.encode())
-        if size >= MAX_METADATA:
-            raise MetadataError(_WHAT, self._room, *_too_large(size, envelope.foreign))
-        if changed != text:
-            async with self._asking("write the metadata of"):
-                await self._service.update_room_metadata(
-                    api.UpdateRoomMetadataRequest(room=self._room, metadata=changed)
-                )
-        return merged
-
-    async def _metadata(self) -> str:
-        async with self._asking("read the metadata of"):
-            found = await self._service.list_rooms(api.ListRoomsRequest(names=[self._room]))
-        return found.rooms[0].metadata if found.rooms else ""
-
-    def _asking(self, purpose: str) -> AbstractAsyncContextManager[None]:
-        failure = f"LiveKit did not {purpose} room {self._room!r}"
-        return asking(failure, error=LiveKitUnavailable, within=self._answer_within)
-
-
-def _too_large(size: int, foreign: Mapping[str, JsonValue]) -> tuple[str, str]:
-    """Reason and remedy for metadata of `size` bytes."""
-    largest = sorted(foreign, key=lambda key: len(str(foreign[key])), reverse=True)[:3]
-    named = ", ".join(repr(key) for key in largest)
-    return (
-        f"it would be {size} bytes, and {MAX_METADATA} is the limit",
-        f"Keep less under {named}." if named else "Use shorter ids.",
-    )
+        changed = open_envelope(record.over(older).format(), what=_WHAT, room=self._room)
+        return fitting(replace(changed, foreign={**beside, **envelope.foreign}), text, what=_WHAT, room=self._room)

@@ -22,6 +22,7 @@ from coordination.leases.lease import Lease, LossReason
 from coordination.livekit.dispatch import RoomDispatcher
 from coordination.livekit.entry import Continuation, Entry, EntryKind
 from coordination.livekit.history import History
+from coordination.livekit.keeping import RecordKeeper
 from coordination.livekit.linking import CallWatch
 from coordination.livekit.messages import FloorAnnouncement, FloorWitness, announce
 from coordination.livekit.record import RoomRecord, SessionRecord
@@ -69,7 +70,8 @@ class Seat:
         self.leaving: Departure | None = None
         """The handoff that has moved the floor away, until this agent need not listen any more."""
         """The handoff that this agent is making, while it is under way."""
-        self.record = RoomRecord(ctx.api, ctx.room.name)
+        record = RoomRecord(ctx.api, ctx.room.name)
+        self.keeper = RecordKeeper(ctx.room, record, mine=self._session_record, spawn=self.spawn)
         self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
         self.silencer = silencer
         self.turns = TurnWriter(room.turns, agent=self.agent, role=self.role)
@@ -98,6 +100,7 @@ class Seat:
         ]
         self.spawn(self._watch_membership(), "watch the membership")
         self.call.begin(caller=self.plan.caller)
+        self.keeper.begin()
         lease = None
         if not self.plan.stands_by:
             lease = await self.room.floor.try_request(self.agent, role=self.role)
@@ -131,6 +134,7 @@ class Seat:
     async def _close(self) -> None:
         self._witness.close()
         self.call.close()
+        self.keeper.close()
         self.target.close()
         for end in self._ends:
             end()
@@ -221,8 +225,18 @@ class Seat:
     async def _tell(self, lease: Lease) -> None:
         await announce(self.ctx.room, FloorAnnouncement(fence=Fence(lease.fence), agent=self.agent, role=self.role))
         await self.membership.set_state(MemberState.HOLDER)
-        await self.record.write(
-            SessionRecord(tenant=self.plan.tenant, caller=self.call.caller, role=self.role, fence=lease.fence)
+        await self.keeper.write()
+
+    def _session_record(self) -> SessionRecord | None:
+        """What the room's metadata are to say of the call, while this agent is the one to say it."""
+        if self.lease is None or not self.lease.held:
+            return None
+        return SessionRecord(
+            tenant=self.plan.tenant,
+            caller=self.call.caller,
+            session=self.room.name,
+            role=self.role,
+            fence=self.lease.fence,
         )
 
     def _on_lost(self, lease: Lease) -> None:

@@ -19,6 +19,7 @@ from coordination.ids import new_request_id
 from coordination.leases.lease import Lease
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
+from coordination.room.patch import merge_patch
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
 from coordination.store.store import PATIENCE, Store
@@ -35,19 +36,6 @@ class Snapshot:
 
     data: dict[str, Any]
     version: int
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2: objects merge, null removes, anything else replaces. Changes neither argument."""
-    if not isinstance(patch, Mapping):
-        return patch
-    merged: dict[str, Any] = dict(cast("Mapping[str, Any]", target)) if isinstance(target, Mapping) else {}
-    for key, value in cast("Mapping[str, Any]", patch).items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge_patch(merged.get(key), value)
-    return merged
 
 
 class SharedContext:

@@ -4,11 +4,13 @@ A key is `<prefix>:<format version>:{<hash tag>}:<what>`. The hash tag puts all 
 each script touches one slot and runs unchanged on a single server, under Sentinel and in a Cluster.
 
 Lifetime: every key has a TTL. A key of a room lives `ROOM_TTL` beyond its last heartbeat, renewal or write, so nothing
-of a room is left a minute after it ended. No key is permanent.
+of a room is left a minute after it ended. Permanent by design are the keys of undelivered outbox items (`OutboxKeys`)
+and no others: they end when the items are delivered.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
@@ -182,6 +184,40 @@ class LimitKeys:
         return f"{self.base}p:{process}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutboxKeys:
+    """The keys of one tenant's outbox, all on one slot. No TTL: they hold what was promised not to be lost.
+
+    Each goes with the last item in it, so an outbox that is drained leaves nothing.
+    """
+
+    base: str
+
+    @property
+    def items(self) -> str:
+        """prefix of one stream per conversation: its undelivered items, in order; `<items><conversation>`"""
+        return f"{self.base}c:"
+
+    @property
+    def due(self) -> str:
+        """sorted set: conversations with undelivered items, score = server time when one may be claimed"""
+        return f"{self.base}due"
+
+    @property
+    def claims(self) -> str:
+        """hash: conversation -> token of the drainer that has it, and how often it was tried in vain"""
+        return f"{self.base}claims"
+
+    @property
+    def set_aside(self) -> str:
+        """stream: items that the backend does not take, each with the reason, until they are replayed"""
+        return f"{self.base}set-aside"
+
+
+_PERMANENT: Final = re.compile(r"\{outbox/[^}]*\}:(c:.*|due|claims|set-aside)")
+"""What follows the root in a key that has no TTL by design."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """Builds every key under one prefix."""
@@ -227,3 +263,11 @@ class Catalogue:
     @lru_cache(maxsize=1024)  # noqa: B019 - as above
     def limits(self, provider: str) -> LimitKeys:
         return LimitKeys(base=f"{self.root}{{limits/{check_name(provider, 'provider')}}}:")
+
+    def outbox(self, tenant: Tenant) -> OutboxKeys:
+        """Keys of a tenant's outbox; without a TTL, see `OutboxKeys`."""
+        return OutboxKeys(base=f"{self.root}{{outbox/{check_name(tenant, 'tenant')}}}:")
+
+    def is_permanent(self, key: str) -> bool:
+        """Whether a key has no TTL by design."""
+        return key.startswith(self.root) and _PERMANENT.fullmatch(key.removeprefix(self.root)) is not None

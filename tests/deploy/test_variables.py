@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coordination.persistence import PersistenceSettings
 from coordination.settings import CoordinatorSettings
 
 FOREIGN = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
@@ -18,7 +19,8 @@ FOREIGN = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
 def read() -> set[str]:
     """The fields of the settings, and every name in capitals that the code holds as a string."""
     root = Path(__file__).parents[2]
-    found = {f"BATON_{name.upper()}" for name in CoordinatorSettings.model_fields} | FOREIGN
+    fields = {**CoordinatorSettings.model_fields, **PersistenceSettings.model_fields}
+    found = {f"BATON_{name.upper()}" for name in fields} | FOREIGN
     for folder in ("coordination", "agents", "config"):
         for path in (root / folder).rglob("*.py"):
             found |= set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"', path.read_text()))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coordination.coordinator import Coordinator
 from coordination.errors import ContextConflict, ContextTooLarge, InvalidArgument, StaleFence
-from coordination.room.context import merge_patch
+from coordination.room.patch import merge_patch
 from coordination.store import Store
 
 RFC_7396: list[tuple[Any, Any, Any]] = [

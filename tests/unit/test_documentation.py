@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from pydantic_settings import BaseSettings
 
 from coordination import metrics
 from coordination.cli.app import app
+from coordination.persistence import PersistenceSettings
 from coordination.settings import CoordinatorSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
@@ -25,12 +27,15 @@ def _rows(page: str) -> dict[str, list[str]]:
 def _as_text(default: object) -> str:
     if isinstance(default, timedelta):
         return f"{default.total_seconds():g}"
+    if isinstance(default, Path):
+        return str(default)
     return "" if default is None else str(default).lower()
 
 
-def test_every_setting_is_listed_with_its_default() -> None:
+@pytest.mark.parametrize("settings", [CoordinatorSettings, PersistenceSettings])
+def test_every_setting_is_listed_with_its_default(settings: type[BaseSettings]) -> None:
     rows = _rows("settings.md")
-    fields = CoordinatorSettings.model_fields
+    fields = settings.model_fields
 
     listed = {f"BATON_{name.upper()}": rows[f"BATON_{name.upper()}"][0] for name in fields}
 
