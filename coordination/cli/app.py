@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordination.cli import agents, dev, doctor, floor, rooms
+from coordination.cli import agents, dev, doctor, floor, outbox, rooms
 from coordination.cli.output import Exit, complain
 from coordination.errors import CoordinationError, InvalidArgument, InvalidName, InvalidSettings
 
@@ -25,6 +25,7 @@ app.command("doctor")(doctor.doctor)
 app.command("rooms")(rooms.rooms)
 app.command("agents")(agents.agents)
 app.add_typer(floor.app, name="floor")
+app.add_typer(outbox.app, name="outbox")
 
 
 def _show_version(wanted: bool) -> None:

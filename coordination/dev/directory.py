@@ -30,6 +30,7 @@ class OpenRoom:
     """The role that held the floor when the record was written; None for a room without a record."""
     fence: int | None
     caller: str | None
+    metadata: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ def _open_room(room: api.Room) -> OpenRoom:
         role=record.role,
         fence=record.fence,
         caller=record.caller,
+        metadata=room.metadata,
     )
 
 

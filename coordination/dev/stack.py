@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from coordination.dev.backend import BackendServer
 from coordination.dev.errors import DevError
 from coordination.dev.extras import require_livekit
 from coordination.dev.follow import LogFollower
@@ -36,6 +37,7 @@ class DevStack:
 
     `async with DevStack(["receptionist.py", "billing.py"]) as stack:` returns when every worker is registered.
 
+    With `redis=False` there is none, and workers run uncoordinated. `backend` is a server that workers save to.
     Parts that are given (`redis_url`, `livekit`) or named by the environment are used as they are and not stopped.
     Logs are files in `directory`: a temporary one unless given, which `stop` removes and a failed start keeps.
     `on_line(name, line)` gets every line that a worker writes, `progress` a sentence for each step.
@@ -49,6 +51,8 @@ class DevStack:
         workers: Sequence[WorkerSpec | str] = (),
         *,
         redis_url: str | None = None,
+        redis: bool = True,
+        backend: BackendServer | None = None,
         livekit: ExternalLiveKit | None = None,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
@@ -61,6 +65,9 @@ class DevStack:
         self._base_environment = dict(base)
         self._specs = [WorkerSpec(target=spec) if isinstance(spec, str) else spec for spec in workers]
         self._redis_url = redis_url or base.get("BATON_REDIS_URL") or None
+        self._with_redis = redis
+        self.backend = backend
+        """The reference backend, if the stack has one; it is started and stopped with the rest."""
         self._livekit = livekit or livekit_from_environment(base)
         self._given_directory = directory
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -96,7 +103,9 @@ class DevStack:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to belong to this stack, on top of its own environment."""
-        return {**self.livekit.environment, "BATON_REDIS_URL": self.redis_url}
+        redis = {"BATON_REDIS_URL": self.redis_url} if self._with_redis else {"BATON_COORDINATION": "off"}
+        backend = self.backend.environment if self.backend is not None else {}
+        return {**self.livekit.environment, **redis, **backend}
 
     @property
     def directory(self) -> Path:
@@ -136,7 +145,7 @@ class DevStack:
             for worker in self.workers:
                 if not worker.running:
                     raise worker.failure("by itself")
-            for service in (self.valkey, self.livekit_server):
+            for service in (self.valkey, self.livekit_server, self.backend):
                 if service is not None and not service.running:
                     raise DevError(f"{service.name} has ended by itself. Its last lines:\n{service.log_tail()}")
             await asyncio.sleep(_WATCH_EVERY)
@@ -157,7 +166,7 @@ class DevStack:
             check_path(spec.target)
 
     async def _start_servers(self) -> None:
-        if self._redis_url is None:
+        if self._redis_url is None and self._with_redis:
             self.valkey = EmbeddedValkey()
             await self.valkey.start()
             self._progress(f"Valkey is up: {self.valkey.url}")
@@ -167,6 +176,9 @@ class DevStack:
             await self.livekit_server.start()
             source = self.livekit_server.program.source
             self._progress(f"livekit-server is up: {self.livekit_server.url} (from {source})")
+        if self.backend is not None:
+            await self.backend.start()
+            self._progress(f"The backend is up: {self.backend.url}")
 
     async def _start_workers(self) -> None:
         environment = {**self._base_environment, **self.environment}
@@ -207,7 +219,7 @@ class DevStack:
 
     def _stop_servers(self) -> None:
         # Blocking, but bounded and short; so that a cancellation cannot come between the two.
-        for service in (self.livekit_server, self.valkey):
+        for service in (self.backend, self.livekit_server, self.valkey):
             if service is not None:
                 service.stop_now()
 

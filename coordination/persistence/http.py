@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 import tenacity
 from pydantic import JsonValue
@@ -30,6 +31,8 @@ from coordination.persistence.errors import (
 KEY_HEADER: Final = "Idempotency-Key"
 CONNECT_WITHIN: Final = timedelta(seconds=1)
 POOL: Final = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=30)
+_TRANSPORT: Final = httpcore
+"""httpx imports it with its first client, which in a call would hold up the voice: so it is here by then."""
 _AWAY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed later."""
 

@@ -54,6 +54,28 @@ class TurnReport(_Part):
     """For how long the interrupted agent went on; null if the turn was no barge-in."""
 
 
+class SavedRow(_Part):
+    """One message of the call as the backend has it."""
+
+    speaker: str
+    role: str | None
+    text: str
+    matches: str | None
+    """What was said, by the caller's script or as the agent said it; null for a row that nobody said."""
+
+
+class Saved(_Part):
+    """What the backend has of the call, compared with what was said in it."""
+
+    conversation: str
+    rows: tuple[SavedRow, ...]
+    missing: tuple[str, ...]
+    """Turns of the caller that are in no row."""
+    participants: int | None
+    """Of the session's record; null if there is none."""
+    messages: int | None
+
+
 class Report(_Part):
     """What a scenario's run showed. `ok` is true if and only if `reasons` is empty."""
 
@@ -73,6 +95,8 @@ class Report(_Part):
     handoffs: tuple[HandoffReport, ...]
     details: tuple[TurnReport, ...]
     overlaps: tuple[str, ...]
+    saved: Saved | None = None
+    """Null for a call without a backend."""
     files: dict[str, str] = Field(default_factory=dict[str, str])
     """What was written beside the report, by kind."""
 

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -78,19 +78,21 @@ async def run_scenario(
     tell: Tell = tell_nobody,
     watch: HandoffWatch | None = None,
     record: Path | None = None,
+    session: SessionRecord | None = None,
 ) -> Outcome:
     """Runs `scenario` in a new room and judges what the caller heard.
 
     `tell` is called for each thing that happens; `watch` adds Baton's own times of handoffs to the report; `record`
-    is a folder, made if need be. The room is deleted afterwards, also on cancellation. Raises `ScenarioAborted` if the
-    server cannot be reached or refuses the key, `InvalidArgument` if the scenario's greetings cannot be recognised, and
-    `CallFailed` if the caller cannot join; whatever goes wrong in the call itself is in the report.
+    is a folder, made if need be; `session` is what the room's metadata say of the call besides. The room is deleted
+    afterwards, also on cancellation. Raises `ScenarioAborted` if the server cannot be reached or refuses the key,
+    `InvalidArgument` if the scenario's greetings cannot be recognised, and `CallFailed` if the caller cannot join;
+    whatever goes wrong in the call itself is in the report.
     """
     name = check_name(room or f"{scenario.name[:40]}-{secrets.token_hex(4)}", "room")
     run = _Run(scenario, tell)
     reader = await asyncio.to_thread(Reader, scenario.greetings)
     async with api.LiveKitAPI(url, api_key, api_secret) as server:
-        sid = await _create(server, name, scenario.first, url)
+        sid = await _create(server, name, scenario.first, url, session or SessionRecord())
         try:
             if watch is not None:
                 await watch.start(room=name, sid=sid)
@@ -174,13 +176,13 @@ def answer_to(steps: Sequence[Step], index: int) -> ExpectedAnswer | None:
     return answer
 
 
-async def _create(server: api.LiveKitAPI, name: str, role: str, url: str) -> str:
+async def _create(server: api.LiveKitAPI, name: str, role: str, url: str, session: SessionRecord) -> str:
     """Creates the room with a dispatch of the first role; the session record says who the caller is."""
     dispatch = api.RoomAgentDispatch(agent_name=RoleName(role), metadata=DispatchMetadata().format())
     request = api.CreateRoomRequest(
         name=name,
         empty_timeout=60,
-        metadata=SessionRecord(caller=CALLER_IDENTITY).format(),
+        metadata=replace(session, caller=CALLER_IDENTITY).format(),
         agents=[dispatch],
     )
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.demo import SCENARIOS, NoSuchScenario, find_scenario, workers
+from agents.demo import SCENARIOS, SOLO, NoSuchScenario, find_scenario, workers
 from coordination.testing.reading import Reader
 
 CHECKOUT = Path(__file__).parents[2]
@@ -32,7 +32,9 @@ def test_every_shipped_scenario_can_be_used_by_its_name(name: str) -> None:
     scenario = find_scenario(name)
 
     assert scenario.name == name
-    assert {role for pair in scenario.handoffs for role in pair} <= {spec.label for spec in workers()}
+    known = {spec.label for spec in workers()}
+    assert {role for pair in scenario.handoffs for role in pair} <= known
+    assert scenario.first in {*known, SOLO}
     Reader(scenario.greetings)
 
 

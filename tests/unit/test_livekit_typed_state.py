@@ -158,3 +158,22 @@ async def test_what_is_there_already_is_not_written_again() -> None:
     await transform(slate, lambda _: "{}")
 
     assert slate.writes == 1
+
+
+async def test_a_server_that_shows_the_old_text_for_a_moment_is_asked_again_before_it_is_built_on() -> None:
+    """To build on what it shows would undo what others have written meanwhile."""
+    slate = Slate()
+    read, stale = slate.read, 3
+
+    async def lagging() -> str:
+        nonlocal stale
+        if slate.writes and stale:
+            stale -= 1
+            return ""
+        return await read()
+
+    slate.read = lagging  # type: ignore[method-assign]
+
+    await transform(slate, lambda text: json.dumps({**json.loads(text or "{}"), "ours": 1}))
+
+    assert (slate.writes, json.loads(slate.text)) == (1, {"ours": 1})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from coordination.dev.checks.finding import Finding, fault, ok, warning
+from coordination.dev.checks.state import check_metadata
 from coordination.dev.errors import DevError
 from coordination.dev.extras import installed
 from coordination.dev.livekit_program import CONTAINER_PREFIX, VERSION, docker_answers, find_program, program_version
@@ -26,17 +27,22 @@ async def check_livekit(environment: Mapping[str, str] | None = None) -> list[Fi
         return [_program(), *_containers()]
     if not installed("livekit.api"):
         return [warning("LiveKit", "livekit-api is not installed", "Install it: pip install 'livekit-baton[livekit]'")]
-    return [await _server(server)]
+    backend = bool(variables.get("BATON_BACKEND_URL"))
+    return [finding async for finding in _server(server, backend=backend)]
 
 
-async def _server(server: ExternalLiveKit) -> Finding:
+async def _server(server: ExternalLiveKit, *, backend: bool) -> AsyncIterator[Finding]:
     from coordination.dev.directory import list_rooms
 
     try:
         rooms = await list_rooms(server)
     except CoordinationError as failure:
-        return fault("LiveKit", str(failure), "Start the server, or correct LIVEKIT_URL and the key.")
-    return ok("LiveKit", f"answers at {server.url} and takes the key; {len(rooms)} rooms are open")
+        yield fault("LiveKit", str(failure), "Start the server, or correct LIVEKIT_URL and the key.")
+        return
+    yield ok("LiveKit", f"answers at {server.url} and takes the key; {len(rooms)} rooms are open")
+    for room in rooms:
+        for finding in check_metadata(room.name, room.metadata, backend=backend):
+            yield finding
 
 
 def _program() -> Finding:

@@ -15,6 +15,10 @@ from weakref import WeakValueDictionary
 
 from coordination.errors import CoordinationError
 
+LOOK_AGAIN: Final = 0.02
+LOOKS: Final = 10
+"""The server lists rooms from a store that follows its writes by some milliseconds: what it shows right after a write
+can be the text from before, and to build on that would undo what others have written since."""
 ATTEMPTS: Final = 5
 """Writers that overwrite each other this often in a row have no agreement about who writes what."""
 
@@ -56,10 +60,20 @@ async def transform(text: Text, change: Change) -> str:
             if wanted == found:
                 return found
             await text.write(wanted)
-            found = await text.read()
+            found = await _look(text, before=found)
             if found == wanted or change(found) == found:
                 return found
     raise MetadataContended(
         f"The {text.name} was overwritten by another program {ATTEMPTS} times in a row: nothing of this change may be "
         "left. Let one program write it, or give each a key of its own and fewer writes."
     )
+
+
+async def _look(text: Text, *, before: str) -> str:
+    """What stands there after a write; the text from before the write only if it stays that."""
+    for _ in range(LOOKS):
+        found = await text.read()
+        if found != before:
+            return found
+        await asyncio.sleep(LOOK_AGAIN)
+    return before

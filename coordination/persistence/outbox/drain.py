@@ -39,25 +39,26 @@ class Drain:
     def __init__(self, outbox: Outbox, deliver: Deliver, *, at_once: int = AT_ONCE) -> None:
         self._outbox, self._deliver = outbox, deliver
         self._at_once = at_once
-        self._kicked = asyncio.Event()
+        self._wake: asyncio.Queue[None] = asyncio.Queue(1)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
     def start(self) -> Self:
         self._tasks = [
-            asyncio.create_task(self._work(), name=f"baton: drain the outbox ({number})")
+            asyncio.create_task(self._work(looks=number == 0), name=f"baton: drain the outbox ({number})")
             for number in range(self._at_once)
         ]
         return self
 
     def kick(self) -> None:
-        """Something was appended: look at once."""
-        self._kicked.set()
+        """Something was appended: one task looks at once, and wakes the next if it finds something."""
+        if self._wake.empty():
+            self._wake.put_nowait(None)
 
     async def close(self, *, within: timedelta = timedelta(0)) -> None:
         """Delivers what is due for as long as told, then stops. What is left is delivered by the next drain."""
         self._closing = True
-        self._kicked.set()
+        self.kick()
         if self._tasks and within > timedelta(0):
             await asyncio.wait(self._tasks, timeout=within.total_seconds())
         for task in self._tasks:
@@ -65,27 +66,34 @@ class Drain:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    async def _work(self) -> None:
+    async def _work(self, *, looks: bool) -> None:
+        """One of the tasks. The one that `looks` also asks by itself, for what other processes left."""
+        worked = False
         while True:
             try:
-                self._kicked.clear()
                 found = await self._outbox.claim()
-                if isinstance(found, timedelta):
-                    if self._closing:
-                        return
-                    await self._wait(found)
-                else:
+                if not isinstance(found, timedelta):
+                    self.kick()
                     await self._go_through(found)
+                    worked = True
+                elif self._closing:
+                    self.kick()
+                    return
+                else:
+                    # What it has just failed to deliver is due again at a moment that this task alone knows of.
+                    await self._wait(found if looks or worked else None)
+                    worked = False
             except OutboxError as fault:
                 logger.warning("the outbox cannot be drained now: %s", fault)
                 if self._closing:
+                    self.kick()
                     return
                 await asyncio.sleep(OUTBOX_AWAY.total_seconds())
 
-    async def _wait(self, at_most: timedelta) -> None:
+    async def _wait(self, at_most: timedelta | None) -> None:
         try:
-            async with asyncio.timeout(max(0.01, at_most.total_seconds())):
-                await self._kicked.wait()
+            async with asyncio.timeout(None if at_most is None else max(0.01, at_most.total_seconds())):
+                await self._wake.get()
         except TimeoutError:
             pass
 
