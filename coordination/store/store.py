@@ -199,7 +199,7 @@ _KEYLESS: Final = frozenset(
 def _key_of(command: Sequence[str | bytes | int]) -> str | None:
     """The key or sharded channel that a command is routed by."""
     verb = str(command[0]).upper()
-    if verb in _KEYLESS:
+    if verb in _KEYLESS or len(command) == 1:
         return None
     place = command[3 if verb.startswith("EVAL") else 1]
     return place.decode() if isinstance(place, bytes) else str(place)
