@@ -1,6 +1,7 @@
-# One image for all workers of the reference application; the command says which role it serves:
+# One image for all workers of the reference application, and for its backend; the command says which role it serves:
 #   docker build --tag baton .
 #   docker run baton start receptionist
+#   docker run --entrypoint python baton -m backend serve --host 0.0.0.0
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS build
@@ -21,7 +22,8 @@ RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/dis
 
 FROM python:${PYTHON_VERSION}-slim AS run
 # A fixed number, so that `runAsNonRoot` can be checked without a look into the image.
-RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin baton
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin baton \
+ && install --directory --owner=10001 --group=10001 /data
 ENV PATH=/opt/baton/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -31,6 +33,7 @@ COPY --from=build /opt/baton /opt/baton
 WORKDIR /app
 COPY config config
 COPY agents agents
+COPY backend backend
 COPY LICENSE NOTICE ./
 USER 10001:10001
 

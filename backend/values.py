@@ -88,9 +88,11 @@ Word = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z
 """A kind: lower-case letters, digits, and _.:- behind the first character."""
 Line = Annotated[str, Field(max_length=256, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=NO_NUL)]
-Fence = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
-Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+# Strict: in JSON true is no number, 1 is no flag and "1" is neither, whatever Python makes of them.
+Fence = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
+Number = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 """A point in time with its zone, answered in UTC."""
 Object = Annotated[dict[str, Any], AfterValidator(_json_object)]

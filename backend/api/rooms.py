@@ -23,7 +23,7 @@ from backend.models import Room
 from backend.models.base import now
 from backend.paging import Cursor, Limit, Page, read_page
 from backend.state import Parts
-from backend.values import NO_NUL, Answer, Body, Fence, Id, Line, Moment, Name, Object, merge_patch
+from backend.values import NO_NUL, Answer, Body, Fence, Flag, Id, Line, Moment, Name, Object, merge_patch
 
 router = APIRouter(prefix="/v1/rooms", tags=["rooms"])
 RoomName = Annotated[Id, Path(description="Name of the room.")]
@@ -46,7 +46,7 @@ class RoomBody(Body):
     user_id: Id | None = None
     metadata: Object = {}
     """Of the application's own; the key `baton` is the session record's, and is written here."""
-    empty_timeout: Annotated[int, Field(ge=1, le=86400)] = 300
+    empty_timeout: Annotated[int, Field(strict=True, ge=1, le=86400)] = 300
     """Seconds that the room stays open with nobody in it."""
     agents: Annotated[list[Name], Field(max_length=20)] = []
     """Names of agents to dispatch to it at once."""
@@ -80,9 +80,9 @@ class TokenBody(Body):
     name: Line = ""
     metadata: Object = {}
     attributes: Attributes = {}
-    can_publish: bool = True
-    hidden: bool = False
-    lifetime_seconds: Annotated[int, Field(ge=10, le=86400)] = 600
+    can_publish: Flag = True
+    hidden: Flag = False
+    lifetime_seconds: Annotated[int, Field(strict=True, ge=10, le=86400)] = 600
     """In which the token can be used to join; a call may last longer."""
     agents: Annotated[list[Name], Field(max_length=20)] = []
     """Names of agents that are dispatched if this token opens the room."""

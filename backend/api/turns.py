@@ -19,7 +19,7 @@ from backend.idempotency import ExactlyOnce, Written
 from backend.models import Conversation, Turn
 from backend.paging import Cursor, Limit, Page, read_page
 from backend.state import Parts
-from backend.values import Answer, Body, Fence, Id, Moment, Name
+from backend.values import Answer, Body, Fence, Flag, Id, Moment, Name
 
 router = APIRouter(prefix="/v1/conversations/{conversation_id}/turns", tags=["turns"])
 
@@ -38,7 +38,7 @@ class TurnBody(Body):
     started_at: Moment | None = None
     """By default when the first message was said."""
     ended_at: Moment | None = None
-    interrupted: bool = False
+    interrupted: Flag = False
     user_id: Id | None = None
     room: Name | None = None
 

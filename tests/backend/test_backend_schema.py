@@ -1,6 +1,7 @@
 """schemathesis reads the API's description and tries to break it: what it sends is answered as described.
 
-The service runs as a process of its own, with a real livekit-server behind it.
+The service runs as a process of its own, with a real livekit-server behind it. The phase `coverage` tries each rule of
+the description from both sides; random requests (`--phases fuzzing`) take longer, and can be sent by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     with LiveKitServer() as livekit, BackendServer(environment=livekit.environment) as backend:
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{backend.url}/openapi.json"]
         command += ["--header", f"Authorization: Bearer {backend.token}", "--exclude-checks", EXCLUDED]
-        command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "2", "--seed", "1", "--no-color"]
+        command += ["--phases", "coverage", "--seed", "1", "--no-color"]
         found = subprocess.run(
             [*command, "--suppress-health-check", "all"],
             cwd=tmp_path,

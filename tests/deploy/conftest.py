@@ -50,7 +50,7 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(params=["base", "single-valkey"])
+@pytest.fixture(params=["base", "single-valkey", "backend"])
 def manifests(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return render(ROOT / "deploy/k8s" / request.param)
 

@@ -78,7 +78,8 @@ def test_published_media_ports_are_those_of_the_server(compose: dict[str, Any], 
 def test_files_that_are_mounted_exist(compose: dict[str, Any], root: Path) -> None:
     for service in compose["services"].values():
         for volume in service.get("volumes", []):
-            assert (root / volume.split(":")[0]).is_file()
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (root / source).is_file()
 
 
 async def test_valkey_starts_with_these_arguments_and_never_evicts(compose: dict[str, Any]) -> None:

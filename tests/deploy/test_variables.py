@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backend.settings import BackendSettings
 from coordination.persistence import PersistenceSettings
 from coordination.settings import CoordinatorSettings
 
@@ -21,6 +22,7 @@ def read() -> set[str]:
     root = Path(__file__).parents[2]
     fields = {**CoordinatorSettings.model_fields, **PersistenceSettings.model_fields}
     found = {f"BATON_{name.upper()}" for name in fields} | FOREIGN
+    found |= {f"BACKEND_{name.upper()}" for name in BackendSettings.model_fields}
     for folder in ("coordination", "agents", "config"):
         for path in (root / folder).rglob("*.py"):
             found |= set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"', path.read_text()))
@@ -47,7 +49,7 @@ def test_in_the_compose_file(compose: dict[str, Any], read: set[str]) -> None:
 
 def test_in_the_documentation(root: Path, read: set[str]) -> None:
     pages = [root / "README.md", *(root / "docs").rglob("*.md")]
-    named = {name for page in pages for name in re.findall(r"\b(?:BATON|LIVEKIT)_[A-Z_]+\b", page.read_text())}
+    named = {name for page in pages for name in re.findall(r"\b(?:BATON|BACKEND|LIVEKIT)_[A-Z_]+\b", page.read_text())}
 
     assert named
     assert named <= read
