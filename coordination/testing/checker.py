@@ -52,6 +52,8 @@ class Rule(StrEnum):
     """A call has an agent with the floor, apart from a moment after one was lost."""
     UNTOUCHED = "untouched"
     """Nobody whose process was left alone is silenced, removed or replaced."""
+    SILENCED = "silenced"
+    """An agent that was silenced is out of the room, and stays so."""
     ONE_OF_A_ROLE = "one-of-a-role"
     """No two live agents of one role are in a room for longer than a moment: a lost one is replaced once."""
     NOTHING_LEFT = "nothing-left"
@@ -68,6 +70,10 @@ class Bounds:
     """From the end of a turn to its answer's begin."""
     holderless: timedelta = timedelta(seconds=5)
     """From the loss of a holder to the next grant."""
+    arrival: timedelta = timedelta(seconds=20)
+    """From the begin of a call to its first grant."""
+    gone: timedelta = timedelta(seconds=1)
+    """How long an agent that was silenced may still be in the room, and one that comes back."""
     twins: timedelta = timedelta(seconds=3)
     """How long a surplus agent may take to find out that its role is served, and to leave."""
     linger: timedelta = timedelta(seconds=60)
@@ -246,13 +252,14 @@ def _a_holder(history: History, call: str, bounds: Bounds) -> Iterator[Violation
     )
     windows = [window for window in history.of(Window, call=call) if window.rule == Rule.A_HOLDER]
     begins = [each.at for each in heard[:1]]
-    losses: list[tuple[float, str, tuple[Entry, ...]]] = [(at, "the call began", ()) for at in begins]
-    losses += [(each.until, f"{each.agent} lost it", (each.grant,)) for each in held if each.until is not None]
-    for lost, why, evidence in losses:
+    arrival, bound = bounds.arrival.total_seconds(), bounds.holderless.total_seconds()
+    losses: list[tuple[float, float, str, tuple[Entry, ...]]] = [(at, arrival, "the call began", ()) for at in begins]
+    losses += [(each.until, bound, f"{each.agent} lost it", (each.grant,)) for each in held if each.until is not None]
+    for lost, longest, why, evidence in losses:
         following = min((each.at for each in held if each.heard_until > lost), default=over)
         begin, end = lost, min(max(following, lost), over)
         excused = sum(max(0.0, min(end, each.until) - max(begin, each.at)) for each in windows)
-        if end - begin - excused > bounds.holderless.total_seconds():
+        if end - begin - excused > longest:
             text = f"for {end - begin:.1f} s nobody holds the floor after {why}"
             yield Violation(rule=Rule.A_HOLDER, call=call, at=lost, text=text, evidence=evidence)
 
@@ -267,15 +274,30 @@ def _untouched(history: History, call: str, _: Bounds) -> Iterator[Violation]:
             yield Violation(rule=Rule.UNTOUCHED, call=call, at=event.at, text=text, evidence=(event,))
 
 
+def _silenced(history: History, call: str, bounds: Bounds) -> Iterator[Violation]:
+    ends = [entry.at for entry in history.of(CallEnded, call=call)]
+    silenced = {event.agent: event for event in history.of(FloorEvent, call=call) if event.kind == "silence"}
+    for came, left in _stays(history, call, min(ends, default=float("inf"))):
+        event = silenced.get(came.who)
+        stayed = left - max(came.at, event.at) if event is not None else 0.0
+        if event is not None and stayed > bounds.gone.total_seconds():
+            text = f"{came.who} is in the room for {stayed:.1f} s after it was silenced ({event.reason})"
+            yield Violation(rule=Rule.SILENCED, call=call, at=event.at, text=text, evidence=(event, came))
+
+
+def _stays(history: History, call: str, over: float) -> Iterator[tuple[Presence, float]]:
+    """Each time that an agent was in the room: how it came, and when it left."""
+    seen = [entry for entry in history.of(Presence, call=call) if entry.agent]
+    for came in seen:
+        if came.present:
+            left = (entry.at for entry in seen if entry.who == came.who and entry.at >= came.at and not entry.present)
+            yield came, min(next(left, over), over)
+
+
 def _one_of_a_role(history: History, call: str, bounds: Bounds) -> Iterator[Violation]:
     deaths = {agent: fault.at for fault in history.of(FaultStruck, call=call) for agent in fault.agents}
-    spans: list[tuple[Presence, float]] = []
-    seen = history.of(Presence, call=call)
-    for came in seen:
-        if came.agent and came.present and came.role:
-            left = [each.at for each in seen if each.who == came.who and not each.present and each.at >= came.at]
-            ended = min([*left, deaths.get(came.who, float("inf")), *(e.at for e in history.of(CallEnded, call=call))])
-            spans.append((came, ended))
+    over = min((entry.at for entry in history.of(CallEnded, call=call)), default=float("inf"))
+    spans = [(came, min(left, deaths.get(came.who, over))) for came, left in _stays(history, call, over) if came.role]
     for (one, until), (other, ended) in combinations(spans, 2):
         together = min(until, ended) - max(one.at, other.at)
         if one.role == other.role and one.who != other.who and together > bounds.twins.total_seconds():
@@ -310,6 +332,7 @@ _RULES: tuple[Callable[[History, str, Bounds], Iterator[Violation]], ...] = (
     _answered_once,
     _a_holder,
     _untouched,
+    _silenced,
     _one_of_a_role,
     _nothing_left,
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import textwrap
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
@@ -12,6 +15,21 @@ from coordination.testing.checker import Rule, check
 from coordination.testing.faults import RedisFaults, inflict
 from coordination.testing.history import CallEnded, FloorEvent, History, KeyLeft
 from coordination.testing.recorder import EventRecorder, record_keys
+
+GUIDE = Path(__file__).parents[2] / "docs/how-to/chaos.md"
+
+
+def test_the_guide_uses_what_is_there() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+
+    exec(compile(blocks[0], str(GUIDE), "exec"), names)
+
+    assert "struck_call" in names
+    for block in blocks[1:]:
+        compile(f"async def step():\n{textwrap.indent(block, '    ')}", str(GUIDE), "exec")
+    rules = set(re.findall(r"`([a-z-]+)`", GUIDE.read_text()))
+    assert {rule.value for rule in Rule} <= rules
 
 
 async def until(holds: Callable[[], object], description: str) -> None:

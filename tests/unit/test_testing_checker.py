@@ -149,6 +149,9 @@ BAD: list[tuple[str, Rule, list[Entry]]] = [
     ("a live agent is silenced", Rule.UNTOUCHED, [*good(), event(20.0, "silence", "a1", 300)]),
     ("a live agent is struck off", Rule.UNTOUCHED, [*good(), event(20.0, "remove", "b2", reason="no heartbeat")]),
     ("an agent is silenced before it is hurt", Rule.UNTOUCHED, swapped(FaultStruck, 0, at=14.15)),
+    # -- silenced, and still there
+    ("a silenced agent stays", Rule.SILENCED, swapped(Presence, 2, at=16.0)),
+    ("a silenced agent comes back", Rule.SILENCED, [*good(), present(20.0, "b1"), present(22.0, "b1", there=False)]),
     # -- replaced twice
     ("two replacements", Rule.ONE_OF_A_ROLE, [*good(), present(16.5, "b3")]),
     ("a replacement of a live one", Rule.ONE_OF_A_ROLE, [*good(), present(20.0, "a2")]),
