@@ -18,10 +18,10 @@ from coordination.errors import StoreError, StoreUnavailable
 from coordination.store import faults
 from coordination.store.cluster_subscriber import ClusterSubscriber
 from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
-from coordination.store.inquiry import Question, ask
+from coordination.store.inquiry import Question, ask, ask_several
 from coordination.store.link import Link
 from coordination.store.slots import SLOTS, Address, View, ask_view, read_redirection, slot_of
-from coordination.store.topology import PAUSE, first_of, is_demoted
+from coordination.store.topology import PAUSE, is_demoted
 from coordination.store.wire import ErrorReply
 
 logger = logging.getLogger("coordination.store")
@@ -107,10 +107,7 @@ class ClusterTopology:
     async def _newest_view(self) -> View:
         some = random.sample(sorted(self._nodes), min(ASKED, len(self._nodes)))
         asked = {*some, *self._seeds[:ASKED]}
-        answers = await asyncio.gather(*(ask_view(self.endpoint(node)) for node in asked), return_exceptions=True)
-        views = [answer for answer in answers if isinstance(answer, View)]
-        if not views:
-            raise first_of([answer for answer in answers if isinstance(answer, BaseException)], self._label)
+        views = await ask_several(ask_view, [self.endpoint(node) for node in asked])
         return max(views, key=lambda view: view.rank)
 
     def _take(self, view: View) -> None:

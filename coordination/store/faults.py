@@ -15,7 +15,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "Authentication required",
         "The server asks for a password: put it into the URL, redis://:PASSWORD@host.",
     ),
-    ("NOPERM", "The user lacks rights: give it the ACL rules that docs/reference/settings.md lists."),
+    ("NOPERM", "The user lacks rights: give it the ACL rules of docs/how-to/secure-redis.md."),
     ("READONLY", "The server is a replica: connect to the primary."),
     ("read only replica", "The server is a replica: connect to the primary."),
     ("OOM", "The server is out of memory and refuses writes: give it more, or find what fills it."),

@@ -17,9 +17,9 @@ from typing import Any, Final
 from coordination.errors import StoreError, StoreUnavailable
 from coordination.store import faults
 from coordination.store.endpoint import Endpoint
-from coordination.store.inquiry import ask
+from coordination.store.inquiry import ask, ask_several
 from coordination.store.subscriber import Subscriber
-from coordination.store.topology import SingleServer, first_of
+from coordination.store.topology import SingleServer
 
 logger = logging.getLogger("coordination.store")
 
@@ -68,20 +68,16 @@ class SentinelTopology(SingleServer):
         return found
 
     async def _ask_all(self) -> Endpoint:
-        answers = await asyncio.gather(*(self._ask(one) for one in self._sentinels), return_exceptions=True)
-        known = [answer for answer in answers if isinstance(answer, tuple)]
-        if not known:
-            failures = [answer for answer in answers if isinstance(answer, BaseException)]
-            raise first_of(failures, self._where)
-        _, host, port = max(known)
+        _, host, port = max(await ask_several(self._ask, self._sentinels))
         return self._primary.at(host, port)
 
-    async def _ask(self, sentinel: Endpoint) -> tuple[int, str, int]:
+    async def _ask(self, sentinel: Endpoint, within: float) -> tuple[int, str, int]:
         """Epoch and address. During a failover the first command tells the new address before the second does."""
         address, details = await ask(
             sentinel,
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
             ("SENTINEL", "MASTER", self._service),
+            within=within,
         )
         if address is None:
             raise StoreUnavailable(

@@ -51,9 +51,9 @@ def slot_of(key: str | bytes) -> int:
     return key_slot(key.encode() if isinstance(key, str) else key)
 
 
-async def ask_view(endpoint: Endpoint) -> View:
+async def ask_view(endpoint: Endpoint, within: float) -> View:
     """The view of the node. Raises `StoreRefused` (no Cluster at all, no rights) or `StoreUnavailable`."""
-    slots, info = await ask(endpoint, ("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
+    slots, info = await ask(endpoint, ("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"), within=within)
     if isinstance(slots, Exception):
         raise faults.refused(slots, endpoint.label) from slots
     owners: list[Address | None] = [None] * SLOTS

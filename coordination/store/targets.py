@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import RedisError
 
 from coordination.errors import InvalidSettings
 from coordination.store.cluster import ClusterTopology
@@ -108,15 +109,20 @@ def _made(tls: bool, users: str, host: str, db: str, options: dict[str, str]) ->
     """One of several hosts, read as a URL of its own, so that options mean what they mean to redis-py."""
     scheme = "rediss" if tls else "redis"
     start = f"{users}@" if users else ""
-    return _endpoint(f"{scheme}://{start}{host}/{db}?{urlencode(options)}", SENTINEL_EXAMPLE)
+    # A plain connection knows none of the options of TLS, which are there for the other kind of server.
+    known = {name: value for name, value in options.items() if tls or not name.startswith("ssl_")}
+    return _endpoint(f"{scheme}://{start}{host}/{db}?{urlencode(known)}", SENTINEL_EXAMPLE)
 
 
 def _endpoint(url: str, example: str) -> Endpoint:
     try:
         pool: ConnectionPool = ConnectionPool.from_url(url)  # pyright: ignore[reportUnknownMemberType]
-    except ValueError as error:
+        endpoint = Endpoint.of_pool(pool)
+        # Made and dropped: an option that redis-py does not know is named now, not at the first connection.
+        endpoint.connection()
+    except (ValueError, TypeError, RedisError) as error:
         raise InvalidSettings(f"The Redis URL cannot be read: {error}. Example: {example}.") from error
-    return Endpoint.of_pool(pool)
+    return endpoint
 
 
 def _flag(options: dict[str, str], name: str, *, default: bool) -> bool:

@@ -8,11 +8,9 @@ one slot, it runs on that slot's primary, and a grant that it pushes reaches the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from coordination.errors import StoreError, StoreUnavailable
-from coordination.store import faults
+from coordination.errors import StoreError
 from coordination.store.endpoint import Endpoint
 from coordination.store.inquiry import Question
 from coordination.store.link import Link
@@ -130,12 +128,3 @@ def is_demoted(error: Exception) -> bool:
     """Whether a server that was the primary says that it is a replica."""
     text = str(error)
     return text.startswith(("READONLY", "MASTERDOWN")) or "read only replica" in text
-
-
-def first_of(failures: Sequence[BaseException | None], where: str) -> StoreError:
-    """The error that tells most, when none of several servers could be asked: a refusal before an outage."""
-    errors = [failure for failure in failures if isinstance(failure, StoreError)]
-    for error in errors:
-        if not isinstance(error, StoreUnavailable):
-            return error
-    return errors[0] if errors else faults.unavailable("nobody answers", where)

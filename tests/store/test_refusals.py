@@ -32,6 +32,7 @@ async def open_and_close(url: str) -> None:
         ("redis+sentinel://localhost", "name the service"),
         ("redis+sentinel:///main", "names no host"),
         ("redis+sentinel://localhost/main?tls=perhaps", "neither true nor false"),
+        ("redis://localhost?colour=red", "colour"),
         ("redis+cluster://localhost/3", "no numbered databases"),
         ("redis://localhost:port", "cannot be read"),
     ],

@@ -125,7 +125,7 @@ async def _rights(store: Store) -> Finding:
         return fault(
             "rights",
             f"the server refuses {', '.join(refused)}",
-            f"Give the user ~{store.keys.prefix}:*, &{store.keys.prefix}:* and the commands +@all -@dangerous +info.",
+            "Give the user the ACL rules of docs/how-to/secure-redis.md.",
         )
     return ok("rights", "scripts, sharded channels and keys can be used")
 
