@@ -64,8 +64,6 @@ class LeaseEngine:
             pending.give_up = began + max(0.0, timeout.total_seconds())
         self._pending[request.id] = pending
         try:
-            if request.keys.channel not in self._listening or not self._listening[request.keys.channel].done():
-                await self.listen(request.keys)
             lease = await self._first_reply(pending)
             if lease is None:
                 lease = await self._wait(pending)
@@ -80,7 +78,10 @@ class LeaseEngine:
     async def _first_reply(self, pending: Pending) -> Lease | None:
         """Sends the request until the store answers it; the reply may be the grant."""
         while True:
+            channel = pending.request.keys.channel
             try:
+                if channel not in self._listening or not self._listening[channel].done():
+                    await self.listen(pending.request.keys)
                 again = await self.ask_once(pending)
             except StoreUnavailable:
                 if pending.give_up is None or asyncio.get_running_loop().time() < pending.give_up:

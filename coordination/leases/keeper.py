@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from coordination.errors import StoreError, StoreRefused
+from coordination.errors import StoreError, StoreRefused, StoreUnavailable
 from coordination.ids import Fence
 from coordination.leases.lease import Lease, LossReason
 from coordination.leases.request import MICROSECONDS, LeaseRequest
@@ -171,6 +171,10 @@ class Keeper:
             # The command may still be on its way out, or waiting for the link: it is sent again by its own task.
             self.spawn(self._release_later(request), "baton-release")
             raise
+        except StoreUnavailable:
+            # A failover takes longer than a call may: whoever waits shall not wait for the TTL as well.
+            self.spawn(self._release_later(request), "baton-release")
+            return True
         except StoreError as error:
             logger.warning("a lease on %s was not given back and ends with its TTL: %s", request.resource, error)
             return True
@@ -178,8 +182,9 @@ class Keeper:
         return bool(released)
 
     async def _release_later(self, request: LeaseRequest) -> None:
+        args, patience = (*request.options, request.id), 2 * request.ttl.total_seconds()
         try:
-            _, fence, window = await self._store.run(RELEASE, request.keys.keys, (*request.options, request.id))
+            _, fence, window = await self._store.run(RELEASE, request.keys.keys, args, patience=patience)
         except StoreError as error:
             logger.warning("a lease on %s was not given back and ends with its TTL: %s", request.resource, error)
             return

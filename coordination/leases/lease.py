@@ -99,8 +99,8 @@ class Lease:
     async def release(self) -> bool:
         """Gives the lease back; the next waiter holds it when this returns. True if it was still held.
 
-        `held` is False from the first moment on. Safe to call twice. If the store cannot be reached, the lease ends
-        with its TTL. A cancelled release is sent all the same.
+        `held` is False from the first moment on. Safe to call twice. If the store cannot be reached, it is
+        told as soon as it can be, and the lease ends with its TTL. A cancelled release is sent all the same.
         """
         return await self._keeper.release(self)
 

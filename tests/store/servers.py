@@ -180,12 +180,13 @@ class SentinelTrio(Servers):
         return next(node for node in self.data if node.port == int(address[1]))
 
     async def promoted(self, other_than: Node) -> Node:
-        """The new primary, as soon as it says so itself."""
+        """The new primary, as soon as it says so itself and a Sentinel names it: nobody can know it before."""
 
         async def look() -> Node | None:
+            named = [await one.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service) for one in self.sentinels]
             for node in self.data:
-                if node is not other_than and await node.role() == "master":
-                    return node
+                if node is not other_than and str(node.port).encode() in [address[1] for address in named]:
+                    return node if await node.role() == "master" else None
             return None
 
         return await eventually(look, f"a replica takes over from {other_than}")
