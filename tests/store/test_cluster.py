@@ -11,6 +11,7 @@ import pytest_asyncio
 from redis.asyncio import RedisCluster
 
 from coordination.coordinator import Coordinator
+from coordination.dev.checks import Finding, Verdict, check_redis
 from coordination.dev.ports import LOOPBACK
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.errors import HandoffRefused, StoreRefused, StoreUnavailable
@@ -117,6 +118,23 @@ async def test_a_cluster_client_of_the_application_is_taken(whole_cluster: Clust
             await asyncio.gather(*(lease.release() for lease in leases))
     finally:
         await client.aclose()
+
+
+async def test_doctor_names_the_primary_that_evicts(whole_cluster: Cluster):
+    odd = whole_cluster.nodes[1]
+
+    async def eviction() -> Finding:
+        return next(one for one in await check_redis(whole_cluster.url) if one.subject == "eviction")
+
+    assert (await eviction()).verdict is Verdict.OK
+    await odd.call("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    try:
+        with pytest.raises(StoreRefused, match="volatile-lru"):
+            await Store(whole_cluster.url).open()
+        found = await eviction()
+        assert (found.verdict, repr(odd) in found.text) == (Verdict.FAULT, True)
+    finally:
+        await odd.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
 async def test_a_server_that_is_no_cluster_is_refused(valkey: EmbeddedValkey):

@@ -94,15 +94,20 @@ async def _round_trip(store: Store) -> Finding:
 
 
 async def _eviction(store: Store) -> Finding:
-    policy = await _setting(store, "maxmemory-policy")
-    if policy is None:
+    """Of every primary: in a Cluster one that was set up differently is enough to lose leases."""
+    answers = await store.topology.inquire(("CONFIG", "GET", "maxmemory-policy"))
+    policies = {label: _text(reply[1]) for label, (reply,) in answers.items() if isinstance(reply, list) and reply}
+    evicting = {label: policy for label, policy in policies.items() if policy != "noeviction"}
+    if len(policies) < len(answers):
         return warning(
             "eviction", "the server does not tell its policy", "Make sure that its maxmemory-policy is noeviction."
         )
-    if policy != "noeviction":
+    if evicting:
+        where = f" at {', '.join(evicting)}" if len(answers) > 1 else ""
+        named = ", ".join(sorted(set(evicting.values())))
         return fault(
             "eviction",
-            f"maxmemory-policy is {policy}: under pressure leases are evicted",
+            f"maxmemory-policy is {named}{where}: under pressure leases are evicted",
             "CONFIG SET maxmemory-policy noeviction, or a database of its own.",
         )
     return ok("eviction", "maxmemory-policy is noeviction")
