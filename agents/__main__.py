@@ -17,7 +17,7 @@ from livekit.agents.__main__ import main as livekit_main
 from rich.console import Console
 from rich.text import Text
 
-from agents.demo import DEFAULT_SCENARIO, NoSuchScenario, find_scenario, run_demo, workers
+from agents.demo import DEFAULT_SCENARIO, LIMITS, NoSuchScenario, find_scenario, run_demo, workers
 from agents.show import Narrator, summarise
 from config import Role
 from coordination.cli.output import Exit, complain
@@ -48,6 +48,9 @@ def demo(
 ) -> None:
     """Run a whole call with a simulated caller and print it. No keys, no servers needed."""
     console = Console()
+    if scenario == LIMITS:
+        _demo_limits(console, report)
+        return
     call = find_scenario(scenario)
     outcome = asyncio.run(
         run_demo(
@@ -62,6 +65,20 @@ def demo(
     summarise(console, outcome)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
+        outcome.write(report)
+    if not outcome.ok:
+        raise typer.Exit(Exit.BAD_ANSWER)
+
+
+def _demo_limits(console: Console, report: Path | None) -> None:
+    """The scenario without a caller: many calls at once, on emulated providers."""
+    # Imported here: only this scenario needs the plugins of the providers.
+    from agents.limits.scenario import run_limits
+    from agents.limits.show import show_limits
+
+    outcome = asyncio.run(run_limits(progress=lambda sentence: console.print(Text(sentence, style="dim"))))
+    show_limits(console, outcome)
+    if report is not None:
         outcome.write(report)
     if not outcome.ok:
         raise typer.Exit(Exit.BAD_ANSWER)

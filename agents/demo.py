@@ -26,6 +26,8 @@ DEFAULT_SCENARIO = "handoff"
 CHECKOUT = Path(__file__).parents[1]
 SOLO = "solo"
 """The role of the assistant that works alone."""
+LIMITS = "limits"
+"""The scenario that is no call but many: `agents.limits`."""
 
 
 class NoSuchScenario(CoordinationError, ValueError):
@@ -33,7 +35,7 @@ class NoSuchScenario(CoordinationError, ValueError):
 
     def __init__(self, given: str) -> None:
         self.given = given
-        names = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
+        names = ", ".join(sorted([LIMITS, *(path.stem for path in SCENARIOS.glob("*.yaml"))]))
         super().__init__(f"There is no scenario {given!r}. Give the path of a scenario file, or one of: {names}.")
 
 

@@ -102,8 +102,8 @@ class Emulator:
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
-        self._sockets.add(socket)
         await socket.prepare(request)
+        self._sockets.add(socket)
         return socket
 
     async def pause(self, duration: timedelta) -> None:
