@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import os
 
-from livekit.agents import Agent, AgentServer, AgentSession, AutoSubscribe, JobContext, JobProcess
+from livekit.agents import Agent, AgentSession, AutoSubscribe, JobContext, JobProcess
 
 from agents.billing.tools import account_balance, explain_invoice, request_refund
 from agents.offline.language import domain_language
 from agents.providers import providers_for
 from agents.solo.call import ROLE, Call
+from agents.solo.server import SoloServer
 from agents.technical.tools import book_technician, check_line, check_outage
 from config import Role, load_settings
 from coordination.errors import InvalidSettings
@@ -34,7 +35,7 @@ def prepare(_: JobProcess) -> None:
         domain_language()
 
 
-server = AgentServer(setup_fnc=prepare)
+server = SoloServer(setup_fnc=prepare)
 
 
 class Assistant(Agent):
