@@ -7,13 +7,14 @@ the grant), or at the end of its provisional window.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, cast
 
-from coordination.errors import HandoffInProgress, HandoffRefused, StaleFence
+from coordination.errors import HandoffInProgress, HandoffRefused, StaleFence, StoreError
 from coordination.handoff.context import HandoffContext
 from coordination.ids import AgentId, HandoffId, RequestId, RoleName, check_name, new_request_id
 from coordination.leases.engine import LeaseEngine
@@ -139,9 +140,15 @@ class Handoffs:
 
         The caller of this has fallen silent before. Raises `StaleFence` if the lease is not the current one,
         `HandoffRefused` if the target is not ready or does not listen any more; the floor stays where it was.
+        Raises `StoreError`, or is cancelled, without knowing what became of it: then the lease is not held until the
+        server has said whose the floor is.
         """
         target = self.grant_id(handoff_id)
-        reply = await self._run(COMMIT, lease.request_id, handoff_id, target, lease.request.ttl_us)
+        try:
+            reply = await self._run(COMMIT, lease.request_id, handoff_id, target, lease.request.ttl_us)
+        except (StoreError, asyncio.CancelledError):
+            self._floor.doubt(lease)
+            raise
         if reply[0] == 0:
             METRICS.refused_write("handoff")
             raise StaleFence(lease.resource, lease.fence, reply[1])

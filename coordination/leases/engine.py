@@ -204,13 +204,20 @@ class LeaseEngine:
         if request.silencer is None or pending.suspect is None:
             return False
         agent, fence = pending.suspect
+        if agent == request.agent and not self.keeper.holds(request):
+            # What is left of its own last lease: it is silent already, and must not remove itself from its call.
+            await self._free(request, fence, "own")
+            return True
         outcome = await request.silencer.silence(agent)
         METRICS.silenced(outcome)
         if not outcome.confirmed:
             return False
-        _, granted, window = await self.store.run(SILENCED, request.keys.keys, (*request.options, fence, outcome))
-        self.keeper.watch_grant(request.keys, request.options, granted, window)
+        await self._free(request, fence, outcome)
         return True
+
+    async def _free(self, request: LeaseRequest, fence: int, how: str) -> None:
+        _, granted, window = await self.store.run(SILENCED, request.keys.keys, (*request.options, fence, how))
+        self.keeper.watch_grant(request.keys, request.options, granted, window)
 
     def settled(self, keys: LeaseKeys) -> bool:
         """Whether the subscription has been up for long enough that a silent holder is no effect of the same outage."""

@@ -60,10 +60,21 @@ class Keeper:
     def forget_resource(self, lease_key: str) -> None:
         self._seen.pop(lease_key, None)
 
+    def holds(self, request: LeaseRequest) -> bool:
+        """Whether the agent of this request holds what it asks for, under whichever request."""
+        leases = (lease.request for lease in self.held.values())
+        return any(each.keys.lease == request.keys.lease and each.agent == request.agent for each in leases)
+
     # -- holding ------------------------------------------------------------------------------------------------------
 
     def hold(self, request: LeaseRequest, fence: int, deadline: float, *, provisional: bool = False) -> Lease:
-        """The lease of a grant. A provisional one is confirmed by a renewal that starts at once."""
+        """The lease of a grant. A provisional one is confirmed by a renewal that starts at once.
+
+        So is a grant that is read when its time is over (this process was stopped), and one below a fence that was
+        announced meanwhile: it is not held until the server has vouched for it again.
+        """
+        announced, _ = self.seen(request.keys.lease)
+        provisional = provisional or asyncio.get_running_loop().time() >= deadline
         self.saw(request.keys.lease, fence)
         lease = self.held.get(request.id)
         if lease is None:
@@ -78,6 +89,8 @@ class Keeper:
             asyncio.get_running_loop().call_soon(self._start_renewal, lease)
         else:
             self._schedule_renewal(lease)
+        if announced > lease.fence:
+            self.doubt(lease, announced)
         return lease
 
     def _schedule_renewal(self, lease: Lease) -> None:
@@ -102,7 +115,7 @@ class Keeper:
         expiry = loop.call_at(lease.deadline, self._expire, lease)
         try:
             while lease.reason is None:
-                sent_at = loop.time()
+                sent_at, doubts = loop.time(), lease.doubts
                 try:
                     won, fence, _, holder = await self._send_renewal(lease)
                 except StoreError as error:
@@ -113,11 +126,23 @@ class Keeper:
                 if not won:
                     self.saw(request.keys.lease, fence)
                     self.lose(lease, LossReason.SUPERSEDED if holder else LossReason.EXPIRED)
+                elif self._ran_out(lease):
+                    # The server vouches for what was given up here meanwhile: nobody else would give it back.
+                    self.spawn(self._release_later(request), "baton-release")
                 elif lease.reason is None:
-                    self._confirm(lease, fence, sent_at)
+                    if loop.time() >= sent_at + request.ttl_us / MICROSECONDS:
+                        continue  # Read too late to say anything: this process was stopped.
+                    self._confirm(lease, fence, sent_at, doubts)
+                    if lease.doubtful:
+                        continue  # The reply is older than the doubt.
                 return
         finally:
             expiry.cancel()
+
+    @staticmethod
+    def _ran_out(lease: Lease) -> bool:
+        """Whether the lease was given up here, by its own deadline, while the store was being asked."""
+        return lease.reason is LossReason.EXPIRED
 
     async def _send_renewal(self, lease: Lease) -> tuple[int, int, int, bytes]:
         request = lease.request
@@ -125,13 +150,13 @@ class Keeper:
         own = (request.id, request.agent, request.process, request.role, request.ttl_us, lease.fence, seen)
         return await self._store.run(RENEW, request.keys.keys, (*request.options, *own))
 
-    def _confirm(self, lease: Lease, fence: int, sent_at: float) -> None:
+    def _confirm(self, lease: Lease, fence: int, sent_at: float, doubts: int) -> None:
         request = lease.request
         self.saw(request.keys.lease, fence)
         lease.fence = Fence(fence)
         lease.deadline = sent_at + request.ttl_us / MICROSECONDS
         lease.strict = not request.keep
-        lease.doubtful = False
+        lease.doubtful = lease.doubts != doubts
         self._schedule_renewal(lease)
 
     def _expire(self, lease: Lease) -> None:
@@ -140,8 +165,12 @@ class Keeper:
             self.lose(lease, LossReason.EXPIRED)
 
     def doubt(self, lease: Lease, fence: int) -> None:
-        """Somebody announced a higher fence: the lease is not held until the server has explained it."""
+        """Something speaks against the lease, e.g. a higher fence: it is not held until the server has explained it.
+
+        Only the reply to a renewal that is sent after this counts.
+        """
         self.saw(lease.request.keys.lease, fence)
+        lease.doubts += 1
         if lease.reason is None and not lease.doubtful:
             lease.doubtful = True
             self.spawn(self.renew(lease), "baton-doubt")

@@ -49,6 +49,7 @@ class Lease:
         "_keeper",
         "deadline",
         "doubtful",
+        "doubts",
         "fence",
         "lost",
         "on_lost",
@@ -67,7 +68,9 @@ class Lease:
         self.strict = strict
         """Whether `held` ends with the deadline. Under policy `keep`, only until the grant is confirmed."""
         self.doubtful = False
-        """A higher fence was seen, and the server has not explained it yet."""
+        """Something speaks against the lease (a higher fence, a return into the room): the server has to explain it."""
+        self.doubts = 0
+        """How often it was doubted: a reply to a question that was asked before the last doubt does not end that."""
         self.lost = asyncio.Event()
         self.reason: LossReason | None = None
         self.on_lost: list[Callable[[Lease], None]] = []

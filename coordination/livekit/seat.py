@@ -267,6 +267,9 @@ class Seat:
         self.leave(f"this agent is no longer a member of the call ({self.membership.reason})")
 
     def _on_reconnected(self) -> None:
+        if self.lease is not None:
+            # It may have been silenced and replaced: nothing of it may be heard before the store has vouched for it.
+            self.room.floor.doubt(self.lease)
         self.spawn(self._ask_roster(), "ask the roster after a reconnect")
 
     async def _ask_roster(self) -> None:

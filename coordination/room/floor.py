@@ -228,12 +228,17 @@ class Floor:
         """Tells that a grant with this fence was announced in the room: from now on requests carry it.
 
         If it is higher than that of a lease held here, the lease is not held until the server explained it: it is lost,
-        or it is renewed under a fence that is higher still.
+        or it is renewed under a fence that is higher still. Whoever holds nothing remembers it: a server that does not
+        know it is empty or older, and must not grant before the holder had its chance to claim.
         """
         self._engine.keeper.saw(self._keys.lease, fence)
         for lease in list(self._own_leases()):
             if fence > lease.fence and lease.agent != agent:
                 self._engine.keeper.doubt(lease, fence)
+
+    def doubt(self, lease: Lease) -> None:
+        """The lease is not held until the server has vouched for it again: it may have been moved or replaced."""
+        self._engine.keeper.doubt(lease, lease.fence)
 
     def moved(self, lease: Lease) -> None:
         """Ends a lease that a handoff has moved to another agent."""

@@ -25,7 +25,8 @@ if h[2] == rid then
 end
 
 local older = last < fence
-local claimable = last == fence and not h[2] and tonumber(h[4] or 0) > now
+-- Closed while somebody holds it: an older state brought that holder back, and a request told of this higher fence.
+local claimable = last == fence and tonumber(h[4] or 0) > now
 if older or claimable then
   if h[2] then
     -- A holder that a backup brought back: it was replaced before, and is told so.
