@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_JSON: Final = 60 * 1024
 """Bytes of one JSON object; what is meant for LiveKit's metadata still fits into its 64 KiB."""
@@ -18,6 +19,7 @@ MAX_NUMBER: Final = 2**53 - 1
 """The largest integer that every reader of JSON keeps exactly."""
 MAX_TEXT: Final = 16 * 1024
 NO_NUL: Final = r"^[^\x00]*$"
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ID: Final = r"^[A-Za-z0-9_+][A-Za-z0-9_.:@+~=-]*$"
 
 
@@ -37,6 +39,13 @@ def _utc(value: datetime) -> datetime:
     if not 1970 <= value.year <= 9000:
         raise ValueError("the year is outside of 1970 to 9000")
     return value.astimezone(UTC)
+
+
+def _written(value: Any) -> Any:
+    """A number is no date, though it could be read as seconds since 1970."""
+    if isinstance(value, date) or (isinstance(value, str) and _DATE.match(value)):
+        return value
+    raise ValueError("it is not written as RFC 3339 says")
 
 
 def _json_object(value: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +102,10 @@ Fence = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
 Number = Annotated[int, Field(strict=True, ge=0, le=MAX_NUMBER)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_utc)]
 """A point in time with its zone, answered in UTC."""
+Day = Annotated[date, BeforeValidator(_written)]
+"""A day, e.g. `2026-11-24`."""
 Object = Annotated[dict[str, Any], AfterValidator(_json_object)]
 """A JSON object of at most 60 KiB and 16 levels."""
 

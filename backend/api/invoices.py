@@ -21,7 +21,7 @@ from backend.models import Invoice
 from backend.models.base import now
 from backend.paging import Cursor, Limit, Page, read_page
 from backend.state import Parts
-from backend.values import MAX_NUMBER, Answer, Body, Id, Moment, Name
+from backend.values import MAX_NUMBER, Answer, Body, Day, Id, Moment, Name
 
 router = APIRouter(prefix="/v1/invoices", tags=["invoices"])
 InvoiceId = Annotated[Id, Path(description="The number on the invoice.")]
@@ -46,8 +46,8 @@ class InvoiceBody(Body):
     """An invoice as a whole."""
 
     user_id: Id
-    issued_on: date
-    due_on: date
+    issued_on: Day
+    due_on: Day
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
     items: Annotated[list[InvoiceItem], Field(min_length=1, max_length=200)]
     status: InvoiceStatus = InvoiceStatus.OPEN

@@ -132,6 +132,18 @@ async def test_what_a_database_or_a_reader_would_stumble_over_is_refused(client:
     assert (await client.get("/v1/users/ada")).status_code == 404
 
 
+async def test_a_number_is_no_date_no_flag_and_no_other_number(client: httpx.AsyncClient) -> None:
+    """Python would take each of them for the other; schemathesis found it."""
+    event = {"id": "e1", "kind": "grant", "at": "2026-11-24T10:00:00Z"}
+    bad: list[dict[str, Any]] = [event | {"at": 0}, event | {"fence": True}, event | {"at": "0"}]
+    refused = [await client.post("/v1/events", json={"events": [it]}) for it in bad]
+    message = {"speaker": "caller", "text": "hello", "interrupted": 1}
+    refused.append(await client.post("/v1/conversations/c1/messages", json=message, headers=key()))
+    refused.append(await client.put("/v1/invoices/1", json=INVOICE | {"issued_on": 0}))
+
+    assert [answer.status_code for answer in refused] == [422] * 5
+
+
 async def test_a_body_beyond_the_limit_is_refused(client: httpx.AsyncClient) -> None:
     async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(20):
