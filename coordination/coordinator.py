@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from coordination.handoff.protocol import Handoffs
-from coordination.ids import DEFAULT_TENANT, ProcessId, RoomName, Tenant, new_process_id
+from coordination.handoff.protocol import Handoffs, HandoffState
+from coordination.ids import DEFAULT_TENANT, AgentId, ProcessId, RoomName, Tenant, WorkerId, new_process_id
 from coordination.leases.engine import LeaseEngine
 from coordination.leases.lease import Lease
 from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
 from coordination.limits.config import LimitsConfig
 from coordination.limits.limits import Limits
-from coordination.ports import Silencer
+from coordination.ports import CallServer, Silencer
+from coordination.recovery.fleet import Fleet, FleetAgent
+from coordination.recovery.presence import Listener, Presence
+from coordination.recovery.replacement import Policy, Replacement
+from coordination.recovery.watcher import Watcher
 from coordination.room.changes import Changes
 from coordination.room.context import SharedContext, Snapshot
 from coordination.room.events import Events
@@ -53,6 +57,17 @@ class Room:
         self.turns = TurnLog(store, keys, self._changes, name=name)
         self.events = Events(store, keys, self._changes)
         self.handoffs = Handoffs(engine, keys, self._changes, self.floor)
+
+    async def promised_to(self) -> AgentId | None:
+        """The agent that an open handoff has made ready to take the floor."""
+        handoff = await self.handoffs.current()
+        return handoff.to_agent if handoff is not None and handoff.state is HandoffState.READY else None
+
+    async def target_lost(self, agent: AgentId, *, reason: str) -> None:
+        """Ends an open handoff to this agent, so that whoever offered it learns at once."""
+        handoff = await self.handoffs.current()
+        if handoff is not None and handoff.open and handoff.to_agent == agent:
+            await self.handoffs.abort(handoff.id, reason=reason)
 
     async def close(self) -> None:
         """Leaves: memberships end, leases are given back, channels are unsubscribed. What is shared stays."""
@@ -99,6 +114,7 @@ class Coordinator:
         self.limits = Limits(self._store, self.process, limits)
         """Shared budgets of providers. See `Limits.reserve`."""
         self._rooms: dict[tuple[Tenant, RoomName], Room] = {}
+        self.fleet = Fleet(self._store, self.process)
 
     @classmethod
     def open(
@@ -142,15 +158,49 @@ class Coordinator:
         """
         key = (Tenant(tenant), RoomName(name))
         if key not in self._rooms or silencer is not None:
-            self._rooms[key] = Room(
-                self._engine,
-                RoomName(name),
-                Tenant(tenant),
-                silencer=silencer,
-                floor_ttl=self.settings.floor_ttl,
-                keep=self.settings.keep_floor,
-            )
+            self._rooms[key] = self._make_room(*key, silencer)
         return self._rooms[key]
+
+    @asynccontextmanager
+    async def visit(self, name: str, *, tenant: str = DEFAULT_TENANT, silencer: Silencer) -> AsyncGenerator[Room]:
+        """A room for the time of a block; one that this process is in already is left as it is."""
+        known = self._rooms.get((Tenant(tenant), RoomName(name)))
+        if known is not None:
+            yield known
+            return
+        room = self._make_room(Tenant(tenant), RoomName(name), silencer)
+        try:
+            yield room
+        finally:
+            await room.close()
+
+    def _make_room(self, tenant: Tenant, name: RoomName, silencer: Silencer | None) -> Room:
+        settings = self.settings
+        return Room(
+            self._engine, name, tenant, silencer=silencer, floor_ttl=settings.floor_ttl, keep=settings.keep_floor
+        )
+
+    # -- the fleet ----------------------------------------------------------------------------------------------------
+
+    def presence(self, worker: WorkerId, told: Listener) -> Presence:
+        """A worker's sign of life: enter `kept()` for as long as the worker runs."""
+        return Presence(self.fleet, self._store.subscriber, worker, told)
+
+    def watcher(self, worker: WorkerId, server: CallServer) -> Watcher:
+        """A worker's part in the watch over the fleet; `run` it. Lost agents are replaced through `server`."""
+
+        def open_room(lost: FleetAgent, silencer: Silencer) -> AbstractAsyncContextManager[Room]:
+            return self.visit(lost.room, tenant=lost.tenant, silencer=silencer)
+
+        settings = self.settings
+        policy = Policy(
+            fallback=settings.fallback_roles,
+            dispatches=settings.takeover_dispatches,
+            joins_within=settings.takeover_within,
+            most=settings.takeovers_per_room,
+        )
+        replacement = Replacement(self.fleet, server, open_room, policy=policy)
+        return Watcher(self.fleet, self._engine, worker, replacement.recover, hang_limit=settings.hang_limit)
 
     # -- locks --------------------------------------------------------------------------------------------------------
 

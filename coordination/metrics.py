@@ -71,6 +71,32 @@ class Metrics:
     def _outbox(self) -> Counter:
         return _counter("baton_outbox_items", "Items of the outbox, by what became of them.", "kind", "outcome")
 
+    @cached_property
+    def _alone(self) -> Counter:
+        return _counter("baton_uncoordinated_calls", "Calls that began without coordination because Redis was away.")
+
+    def served_alone(self) -> None:
+        self._alone.inc()
+
+    @cached_property
+    def _lost_agents(self) -> Counter:
+        return _counter("baton_lost_agents", "Agents in calls that were found dead or hanging, by reason.", "reason")
+
+    @cached_property
+    def _takeovers(self) -> Counter:
+        return _counter("baton_takeovers", "Calls of lost agents that were taken up, by how.", "how")
+
+    @cached_property
+    def _takeover_time(self) -> Histogram:
+        return _histogram("baton_takeover_seconds", "From the detection of a lost holder to the next grant.", _PHASES)
+
+    def lost_agent(self, reason: str) -> None:
+        self._lost_agents.labels(reason).inc()
+
+    def takeover(self, how: str, seconds: float) -> None:
+        self._takeovers.labels(how).inc()
+        self._takeover_time.observe(seconds)
+
     def granted(self, request: LeaseRequest) -> None:
         _child(self._grants, request.kind).inc()
 

@@ -55,6 +55,26 @@ class CoordinatorSettings(BaseSettings):
     utterance_limit: Seconds = Field(default=timedelta(seconds=20), gt=timedelta(0))
     """How long an utterance that began before a swap may take to reach the one that answers it."""
 
+    takeover: bool = True
+    """Whether this worker takes part in the watch over the fleet, so that calls of lost agents are taken up."""
+    hang_limit: Seconds = Field(default=timedelta(seconds=5), ge=timedelta(seconds=4))
+    """An agent whose event loop has been blocked for so long is replaced. More than two of its heartbeats."""
+    fallback_roles: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
+    """By role: which roles may continue its calls, best first; `*` for the roles that are not named. JSON in the
+    environment: {"billing": ["receptionist"]}"""
+    takeover_within: Seconds = Field(default=timedelta(seconds=3), gt=timedelta(0))
+    """How long a dispatched replacement may take to the floor before another one is sent for; grows with each."""
+    takeover_dispatches: int = Field(default=4, ge=1, le=20)
+    """How often a replacement is sent for before a call is given up."""
+    takeovers_per_room: int = Field(default=5, ge=1)
+    """Replacements in one room within ten minutes; after that it is left alone."""
+    apologise_after: Seconds = Field(default=timedelta(seconds=4), ge=timedelta(0))
+    """An agent that takes up a call after a longer silence begins with a word of apology."""
+    apology: str = Field(default="Sorry for the pause.", max_length=200)
+    """That word, where no model is needed to say it. Empty: none."""
+    start_without_redis: bool = True
+    """A call that begins while Redis is away is served by its agent alone, with a warning; False: the job ends."""
+
     def __init__(self, **values: Any) -> None:
         """Raises `InvalidSettings`, which lists all faults with the variable that each is in."""
         try:

@@ -23,7 +23,8 @@ app = typer.Typer(
 app.command("dev")(dev.dev)
 app.command("doctor")(doctor.doctor)
 app.command("rooms")(rooms.rooms)
-app.command("agents")(agents.agents)
+app.command("workers")(agents.workers)
+app.add_typer(agents.app, name="agents")
 app.add_typer(floor.app, name="floor")
 app.add_typer(outbox.app, name="outbox")
 

@@ -18,6 +18,7 @@ from coordination.leases.lease import Lease, LossReason
 from coordination.leases.request import MICROSECONDS, UNBOUNDED, LeaseRequest, Pending
 from coordination.leases.waiting import WaitingRoom
 from coordination.metrics import METRICS
+from coordination.ports import Silenced
 from coordination.store.keys import LeaseKeys
 from coordination.store.scripts import Script
 from coordination.store.store import PATIENCE, Store
@@ -185,6 +186,7 @@ class LeaseEngine:
             )
         if status == SUSPECT:
             pending.suspect = (AgentId(holder.decode()), fence)
+            pending.suspect_shut_at = loop.time() + again / MICROSECONDS
         elif wait and (room := self._rooms.get(request.keys.lease)) is not None:
             room.check_complete(waiting)
         return status, _look_again(again / MICROSECONDS, holder_ttl / MICROSECONDS)
@@ -206,18 +208,21 @@ class LeaseEngine:
         agent, fence = pending.suspect
         if agent == request.agent and not self.keeper.holds(request):
             # What is left of its own last lease: it is silent already, and must not remove itself from its call.
-            await self._free(request, fence, "own")
+            await self.free(request.keys, request.options, fence, "own")
             return True
         outcome = await request.silencer.silence(agent)
+        if not outcome.confirmed and not request.keep and asyncio.get_running_loop().time() >= pending.suspect_shut_at:
+            outcome = Silenced.SELF
         METRICS.silenced(outcome)
         if not outcome.confirmed:
             return False
-        await self._free(request, fence, outcome)
+        await self.free(request.keys, request.options, fence, outcome)
         return True
 
-    async def _free(self, request: LeaseRequest, fence: int, how: str) -> None:
-        _, granted, window = await self.store.run(SILENCED, request.keys.keys, (*request.options, fence, how))
-        self.keeper.watch_grant(request.keys, request.options, granted, window)
+    async def free(self, keys: LeaseKeys, options: tuple[str, str, str], fence: int, how: str) -> None:
+        """Frees the lease of a condemned holder that is silent, says `how`, and follows the grant that this leads to."""
+        _, granted, window = await self.store.run(SILENCED, keys.keys, (*options, fence, how))
+        self.keeper.watch_grant(keys, options, granted, window)
 
     def settled(self, keys: LeaseKeys) -> bool:
         """Whether the subscription has been up for long enough that a silent holder is no effect of the same outage."""

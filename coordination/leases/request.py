@@ -85,3 +85,5 @@ class Pending:
     """The server's clock in the reply to that sending, in microseconds."""
     suspect: tuple[AgentId, int] | None = None
     """The expired holder, with its fence, that the store asks to have silenced."""
+    suspect_shut_at: float = 0.0
+    """Loop time from which the suspect's own gate is closed, if policy `silence` is the one of all."""

@@ -17,7 +17,8 @@ from livekit.agents import Agent, StopResponse, llm
 from livekit.agents.voice import SpeechHandle
 
 from coordination.ids import TurnId
-from coordination.livekit.entry import Entry, EntryKind
+from coordination.livekit.entry import ANSWER, Entry, EntryKind
+from coordination.livekit.resume import Resume, ResumeAction
 from coordination.livekit.utterance import CarriedUtterance, UtteranceNote
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 MARGIN = 0.25
 """Seconds of caller audio before the grant that a new agent hears: nothing that began later may be lost to rounding."""
+
+LOGGED_WITHIN = 0.05
+"""Seconds that the log may take before a caller's turn is answered all the same: it takes less than a millisecond, and
+an answer does not wait for a Redis that is away."""
 
 _HOOKED = "_baton_hooked"
 
@@ -75,6 +80,8 @@ class Conversation:
             raise StopResponse
         with self._session.utterance.answering():
             logged = seat.turns.caller(message)
+            # On the log before anybody answers it: an agent that dies while it thinks leaves the question behind.
+            await asyncio.wait([logged], timeout=LOGGED_WITHIN)
             if not seat.holds:
                 # The words are the caller's, whoever answers them; this agent may not, and must not keep them either.
                 turn = await logged
@@ -113,7 +120,8 @@ class Conversation:
         if carried is not None and carried.pending:
             await self._hear_out(entry, carried)
         else:
-            session.listen(since=granted - MARGIN if entry.kind is EntryKind.HANDOFF else None)
+            handed = entry.kind in (EntryKind.HANDOFF, EntryKind.RELOCATION)
+            session.listen(since=granted - MARGIN if handed else None)
 
     async def _opening_gets_ready(self, entry: Entry) -> None:
         """Nothing to do for an opening that was rendered; a late one is spoken by the session's own synthesiser."""
@@ -202,7 +210,19 @@ class Conversation:
         if entry.opening is not None:
             frames = entry.opening.frames() if entry.opening.ready else None
             entry.spoke = self._session.speak(entry.opening.text, frames)
+        elif entry.kind is EntryKind.RELOCATION:
+            entry.spoke = self._session.say_nothing()
+        elif entry.resume is not None:
+            entry.spoke = self._resume(entry.resume)
         else:
             story = entry.continuation
             entry.spoke = self._session.reply(instructions=story.instructions() if story else None)
         return entry.spoke
+
+    def _resume(self, resume: Resume) -> SpeechHandle:
+        """Goes on where a lost agent stopped."""
+        apology = self._session.apology_for(resume.silence)
+        if resume.action is ResumeAction.ANSWER:
+            return self._session.reply(instructions=f"{ANSWER} Begin with: {apology}" if apology else ANSWER)
+        words = f"{apology} {resume.rest}".strip()
+        return self._session.speak(words, None) if words else self._session.say_nothing()

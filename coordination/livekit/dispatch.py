@@ -11,7 +11,7 @@ from livekit import api
 from pydantic import JsonValue
 
 from coordination.errors import DispatchFailed
-from coordination.ids import HandoffId, RoleName, Tenant, check_name
+from coordination.ids import AgentId, HandoffId, RoleName, Tenant, check_name
 from coordination.livekit.asking import ANSWER_WITHIN, asking
 from coordination.livekit.envelope import Ours, open_envelope, read_ours, write_ours
 
@@ -19,6 +19,7 @@ from coordination.livekit.envelope import Ours, open_envelope, read_ours, write_
 class _DispatchFields(Ours):
     tenant: str | None = None
     handoff: str | None = None
+    takeover: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class DispatchMetadata:
     """Whose call it is; None leaves that to the room's metadata."""
     handoff: HandoffId | None = None
     """The handoff that the agent was dispatched for; None for an agent that comes at the begin of a call."""
+    takeover: AgentId | None = None
+    """The lost agent whose call it continues; None where nobody was lost."""
     foreign: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the application put beside our key; kept."""
 
@@ -41,12 +44,14 @@ class DispatchMetadata:
         return cls(
             tenant=Tenant(ours.tenant) if ours.tenant else None,
             handoff=HandoffId(ours.handoff) if ours.handoff else None,
+            takeover=AgentId(ours.takeover) if ours.takeover else None,
             foreign=envelope.foreign,
         )
 
     def format(self) -> str:
         """The JSON text to dispatch with."""
-        return write_ours(_DispatchFields(tenant=self.tenant, handoff=self.handoff), self.foreign)
+        fields = _DispatchFields(tenant=self.tenant, handoff=self.handoff, takeover=self.takeover)
+        return write_ours(fields, self.foreign)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,7 +171,13 @@ class Departure:
     async def _bring_target(self, handoff: Handoff) -> None:
         """Dispatches an agent, unless one that serves the role is in the room or on its way."""
         members = await self.seat.room.roster.members()
-        if any(each.role == self.role and each.alive and each.state is not MemberState.LEAVING for each in members):
+        if any(
+            each.role == self.role
+            and each.agent != self.seat.agent
+            and each.alive
+            and each.state is not MemberState.LEAVING
+            for each in members
+        ):
             return
         self.kind = "dispatched"
         metadata = DispatchMetadata(tenant=self.seat.plan.tenant, handoff=handoff.id).format()

@@ -40,6 +40,8 @@ class JoinPlan:
     identity: str
     handoff: HandoffId | None
     """The handoff it was dispatched for."""
+    takeover: AgentId | None
+    """The lost agent whose call it was dispatched to continue."""
     standby: bool
     """Dispatched to stand by, even if the call has no holder yet."""
     caller: str | None
@@ -68,6 +70,7 @@ def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantRe
         tenant=Tenant(settings.tenant) if settings.tenant else resolver(sources),
         identity=ctx.room.local_participant.identity,
         handoff=dispatched.handoff,
+        takeover=dispatched.takeover,
         standby=isinstance(ours, dict) and ours.get("standby") is True,
         caller=find_caller(ctx.room, record),
         seen=(record.fence if record else None) or 0,
@@ -97,8 +100,14 @@ async def take_seat(
         if plan.seen:
             room.floor.witness(plan.seen, "")
         membership = await room.roster.join(
-            agent=plan.agent, role=plan.role, worker=plan.worker, skills=skills, identity=plan.identity
+            agent=plan.agent,
+            role=plan.role,
+            worker=plan.worker,
+            skills=skills,
+            identity=plan.identity,
+            # Who is sent to stand by is a spare: it may be there beside the agent that serves the role.
+            claim=not plan.standby,
         )
-        seat = Seat(session, ctx, room, membership, plan, silencer)
+        seat = Seat(session, ctx, room, membership, plan, silencer, coordinator.fleet)
         seat.resources = stack.pop_all()
     return seat

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from livekit.agents import JobContext
@@ -26,13 +27,17 @@ from coordination.livekit.keeping import RecordKeeper
 from coordination.livekit.linking import CallWatch
 from coordination.livekit.messages import FloorAnnouncement, FloorWitness, announce
 from coordination.livekit.record import RoomRecord, SessionRecord
+from coordination.livekit.relocation import Relocation
+from coordination.livekit.resume import plan_resume
 from coordination.livekit.room_events import on_room
 from coordination.livekit.silence import RoomSilencer
 from coordination.livekit.succession import Succession
 from coordination.livekit.target import Target
-from coordination.livekit.turnlog import TurnWriter
+from coordination.livekit.turnlog import PROGRESS_EVERY, TurnWriter
+from coordination.recovery.fleet import Fleet, FleetAgent
+from coordination.room.clock import moment
 from coordination.room.members import MemberState
-from coordination.room.roster import AgentRemoved, Membership
+from coordination.room.roster import HEARTBEAT_EVERY, AgentRemoved, Membership
 from coordination.room.turns import Speaker
 
 if TYPE_CHECKING:
@@ -58,6 +63,7 @@ class Seat:
         membership: Membership,
         plan: JoinPlan,
         silencer: RoomSilencer,
+        fleet: Fleet,
     ) -> None:
         self.session, self.ctx, self.room, self.membership, self.plan = session, ctx, room, membership, plan
         self.resources = AsyncExitStack()
@@ -69,7 +75,7 @@ class Seat:
         """The handoff away from this agent that is under way."""
         self.leaving: Departure | None = None
         """The handoff that has moved the floor away, until this agent need not listen any more."""
-        """The handoff that this agent is making, while it is under way."""
+        self._fleet = fleet
         record = RoomRecord(ctx.api, ctx.room.name)
         self.keeper = RecordKeeper(ctx.room, record, mine=self._session_record, spawn=self.spawn)
         self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
@@ -99,13 +105,16 @@ class Seat:
             self.silencer.watch(self.ctx.room),
         ]
         self.spawn(self._watch_membership(), "watch the membership")
+        self.spawn(self._stay_on_registry(), "stay on the fleet's registry")
+        self.spawn(Relocation(self).watch(), "move to another worker when asked to")
         self.call.begin(caller=self.plan.caller)
         self.keeper.begin()
         lease = None
         if not self.plan.stands_by:
             lease = await self.room.floor.try_request(self.agent, role=self.role)
         if lease is not None:
-            await self.hold(lease, Entry(kind=EntryKind.FRESH))
+            story = Continuation(kind=EntryKind.TAKEOVER, from_role=self.role, reason="the agent is gone")
+            await self.hold(lease, Entry(kind=EntryKind.TAKEOVER, continuation=story))
             await self.session.stage.settled()
         else:
             await self.stand_by()
@@ -149,6 +158,7 @@ class Seat:
             if lease is not None:
                 await lease.release()
             await self.membership.leave()
+            await self._fleet.leave(self.agent)
         except CoordinationError as fault:
             logger.warning("the seat was not given up cleanly: %s", fault)
         finally:
@@ -195,7 +205,7 @@ class Seat:
             self._on_lost(lease)
             return
         if entry.kind is EntryKind.TAKEOVER:
-            entry.kind = await self._kind_of_return()
+            await self._find_out(entry)
         if entry.opening is not None and entry.opening.ready:
             # What is rendered needs no model, so it need not wait for the history either.
             self.session.come_on(lease, entry)
@@ -204,17 +214,23 @@ class Seat:
             await self._catch_up(entry.continuation)
             self.session.come_on(lease, entry)
         self.spawn(self._tell(lease), "announce the grant")
+        self.spawn(self._report_progress(lease), "report how far an utterance is")
 
-    async def _kind_of_return(self) -> EntryKind:
+    async def _find_out(self, entry: Entry) -> None:
         """How the caller experiences an agent that steps in: as the first voice, as the same one, or as another."""
         try:
-            spoken = [turn for turn in await self.room.turns.read() if turn.speaker is Speaker.AGENT]
+            turns = await self.room.turns.read()
         except CoordinationError as fault:
             logger.warning("the turn log could not be read: %s", fault)
-            return EntryKind.TAKEOVER
+            return
+        spoken = [turn for turn in turns if turn.speaker is Speaker.AGENT]
         if not spoken:
-            return EntryKind.FRESH
-        return EntryKind.RESUMED if spoken[-1].id in self.turns.mine else EntryKind.TAKEOVER
+            entry.kind, entry.continuation = EntryKind.FRESH, None
+        elif spoken[-1].id in self.turns.mine:
+            entry.kind = EntryKind.RESUMED
+        elif entry.continuation is None or not entry.continuation.given_up:
+            granted = moment(self.lease.fence) if self.lease is not None else datetime.now(UTC)
+            entry.resume = plan_resume(turns, now=granted)
 
     async def _catch_up(self, continuation: Continuation | None) -> None:
         try:
@@ -239,6 +255,12 @@ class Seat:
             fence=self.lease.fence,
         )
 
+    async def _report_progress(self, lease: Lease) -> None:
+        while lease.reason is None:
+            await asyncio.sleep(PROGRESS_EVERY.total_seconds())
+            if (said := self.session.being_said) is not None:
+                self.turns.under_way(said.total_seconds())
+
     def _on_lost(self, lease: Lease) -> None:
         """Runs in the moment of the loss. From here on nothing of this agent may be heard."""
         if self.lease is not lease:
@@ -261,6 +283,28 @@ class Seat:
         await self.stand_by()
 
     # -- still a member? --------------------------------------------------------------------------
+
+    async def _stay_on_registry(self) -> None:
+        """The registry says whose death concerns this call; an agent that is being replaced is not put back."""
+        plan = self.plan
+        entry = FleetAgent(
+            agent=plan.agent,
+            worker=plan.worker,
+            process=self.membership.member.process,
+            tenant=plan.tenant,
+            room=self.room.name,
+            room_name=self.ctx.room.name,
+            role=plan.role,
+            identity=plan.identity,
+        )
+        while self.membership.reason is None:
+            try:
+                if not await self._fleet.enter(entry):
+                    self.leave("this agent was given up for lost, and is being replaced")
+                    return
+            except CoordinationError as fault:
+                logger.debug("the fleet's registry could not be told: %s", fault)
+            await asyncio.sleep(HEARTBEAT_EVERY.total_seconds())
 
     async def _watch_membership(self) -> None:
         await self.membership.lost.wait()

@@ -6,12 +6,15 @@ What runs beside the jobs in the worker's main process is a `WorkerPart` each.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -24,6 +27,7 @@ from coordination.errors import InvalidArgument, RoleTaken
 from coordination.ids import WorkerId
 from coordination.livekit.join import WORKER_ID
 from coordination.livekit.worker_http import WorkerHttp
+from coordination.livekit.worker_watch import WorkerWatch
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ JOBS_PER_CORE = 6
 """A voice agent's job takes a sixth of a core while somebody speaks, and about 50 MB: enough for a cautious default."""
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 COORDINATION = "BATON_COORDINATION"
+DRAIN = "drain"
+"""The command on a worker's channel."""
 _PRELOADED = ("coordination.livekit.session", "coordination.livekit.handoff", "coordination.livekit.seat")
 """Imported once for all job processes: a late import stalls a live event loop by 100 ms and more."""
 
@@ -45,7 +51,7 @@ class WorkerPart(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Called on SIGTERM, before LiveKit waits for the jobs that are left."""
+        """Called on SIGTERM, while LiveKit waits for the jobs that are left; cancelled when none is."""
         ...
 
 
@@ -88,7 +94,8 @@ class CoordinatedServer(AgentServer):
         )
         options["preload_modules"] = [*_PRELOADED, *(options.get("preload_modules") or [])]
         super().__init__(**options)
-        self._parts: tuple[WorkerPart, ...] = (WorkerHttp(), *(parts or ()))
+        self._parts: tuple[WorkerPart, ...] = (WorkerHttp(), WorkerWatch(), *(parts or ()))
+        self._commanded: asyncio.Task[None] | None = None
 
     @overload
     def rtc_session(self, func: Entrypoint, **options: Any) -> Entrypoint: ...
@@ -119,10 +126,37 @@ class CoordinatedServer(AgentServer):
                 await super().run(devmode=devmode, unregistered=unregistered)
 
     async def drain(self, *arguments: Any, **options: Any) -> None:
-        """As `AgentServer.drain`; what runs beside the jobs drains first."""
-        for part in self._parts:
-            await part.drain()
-        await super().drain(*arguments, **options)
+        """As `AgentServer.drain`, and meanwhile each call of this worker moves to another one.
+
+        No new call is accepted from the first moment on. A second SIGTERM changes nothing: LiveKit would end the
+        process at once, and with it every call that has not moved yet.
+        """
+        ignore_further_sigterm()
+        moving = [asyncio.create_task(part.drain(), name="baton: drain the worker") for part in self._parts]
+        try:
+            await super().drain(*arguments, **options)
+        finally:
+            for task in moving:
+                task.cancel()
+            await asyncio.gather(*moving, return_exceptions=True)
+
+    @property
+    def livekit(self) -> tuple[str, str, str]:
+        """URL, API key and secret of the LiveKit server that this worker serves."""
+        return self._ws_url, self._api_key, self._api_secret
+
+    def told(self, command: str) -> None:
+        """A command that arrived on the worker's own channel: `drain` moves its calls away, and takes no more."""
+        if command != DRAIN:
+            logger.warning("a command for this worker is not known and ignored")
+        elif not self._commanded:
+            self._commanded = asyncio.create_task(self._drain_on_command(), name="baton: drain on command")
+
+    async def _drain_on_command(self) -> None:
+        try:
+            await self.drain(timeout=None)
+        except Exception:
+            logger.exception("the worker could not drain")
 
     @property
     def registered(self) -> bool:
@@ -145,6 +179,16 @@ class CoordinatedServer(AgentServer):
                 f"The entrypoint {name!r} is defined inside a function, so no job process can import it: "
                 "define it at the top level of its module."
             )
+
+
+def ignore_further_sigterm() -> None:
+    """From here on a SIGTERM is only logged; SIGINT and SIGKILL end the process as ever."""
+
+    def ignore(*_: object) -> None:
+        logger.warning("this worker is draining already; SIGKILL would end it with all its calls")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ignore)
 
 
 def count_jobs(server: AgentServer) -> float:

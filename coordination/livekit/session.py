@@ -20,11 +20,12 @@ from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.io import PlaybackFinishedEvent
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
 
-from coordination.errors import InvalidArgument, RoleTaken
+from coordination.errors import InvalidArgument, RoleTaken, StoreUnavailable
 from coordination.leases.lease import Lease
 from coordination.livekit.conversation import Conversation
 from coordination.livekit.entry import Continuation, Entry
 from coordination.livekit.gate import AudioGate, Gate, TextGate
+from coordination.livekit.identity import is_agent
 from coordination.livekit.join import take_seat
 from coordination.livekit.listening import CallerInput
 from coordination.livekit.seat import Seat
@@ -32,6 +33,7 @@ from coordination.livekit.standby import Stage
 from coordination.livekit.tracks import VOICE_TRACK, TrackGate, check_outputs
 from coordination.livekit.turnlog import SpokenText
 from coordination.livekit.utterance import UtteranceTracker, on_session
+from coordination.metrics import METRICS
 from coordination.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
@@ -115,8 +117,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
     async def start(self, agent: Agent, **options: Any) -> Any:
         """Starts the session; `options` are those of `AgentSession.start`.
 
-        Raises `RoleTaken` when another live agent of the call serves the same role: the job is then shut down, and
-        `CoordinatedServer` lets it end quietly. Raises `UnsupportedOutput` for an avatar or video.
+        A call that begins while Redis is away is served by this agent alone, unless another agent is in the room or
+        `start_without_redis` says otherwise. Raises `RoleTaken` when another live agent of the call serves the same
+        role: the job is then shut down, and `CoordinatedServer` lets it end quietly. Raises `UnsupportedOutput` for an
+        avatar or video.
         """
         if not self.coordinated:
             return await super().start(agent, **options)
@@ -132,6 +136,9 @@ class CoordinatedSession(AgentSession[UserdataT]):
             logger.info("leaving: %s", taken)
             self._ctx.shutdown(str(taken))
             raise
+        except StoreUnavailable as away:
+            self._serve_alone(away)
+            return await super().start(agent, **options)
         self._ctx.add_shutdown_callback(self.seat.close)
         self._stage = Stage(
             put=self._put, interrupt=self._interrupt_all, current=lambda: self.current_agent, front=agent
@@ -146,6 +153,16 @@ class CoordinatedSession(AgentSession[UserdataT]):
         on_session(self, "conversation_item_added", self._on_item)
         await self.seat.begin()
         return None
+
+    def _serve_alone(self, away: StoreUnavailable) -> None:
+        """Goes on without coordination in a call that nobody else serves; raises `away` in any other."""
+        others = [each.identity for each in self._ctx.room.remote_participants.values() if is_agent(each)]
+        if others or not self._settings.start_without_redis:
+            self._ctx.shutdown("Redis is away, and another agent may be speaking in this call")
+            raise away
+        logger.error("this call runs WITHOUT coordination: no handoffs, no takeover. %s", away)
+        METRICS.served_alone()
+        self.coordinated = False
 
     def _room_options(self, given: NotGivenOr[RoomOptions], seat: Seat) -> RoomOptions:
         """Links to the caller of the record, answers text with the floor alone, outlives one participant's leaving."""
@@ -243,6 +260,14 @@ class CoordinatedSession(AgentSession[UserdataT]):
         idle = self.current_speech is None and self.agent_state != "speaking"
         return idle and not self.utterance.open and not self.utterance.being_answered
 
+    @property
+    def being_said(self) -> timedelta | None:
+        """How much of the current utterance was let through; None while nobody speaks."""
+        voice = self.output.audio
+        if self.agent_state != "speaking" or not isinstance(voice, AudioGate):
+            return None
+        return voice.statistics.utterance
+
     async def hush(self) -> None:
         """Closes the gate and returns when nothing that passed it is heard any more; at once if nobody speaks."""
         self.gate.close()
@@ -327,6 +352,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
     def reply(self, *, instructions: str | None = None, user_input: llm.ChatMessage | None = None) -> SpeechHandle:
         """Generates a reply, whatever the entry."""
         return super().generate_reply(instructions=instructions or NOT_GIVEN, user_input=user_input or NOT_GIVEN)
+
+    def apology_for(self, silence: timedelta) -> str:
+        """What is said first after so long a silence; empty if it was short."""
+        return self._settings.apology if silence >= self._settings.apologise_after else ""
 
     def say_nothing(self) -> SpeechHandle:
         """A handle of a speech that is over and was not heard."""

@@ -43,6 +43,11 @@ class Target:
             on_room(seat.ctx.room, "participant_disconnected", self._on_left),
         ]
 
+    @property
+    def busy(self) -> bool:
+        """Whether a handoff to this agent is under way."""
+        return self.carried is not None and not self._seat.holds
+
     def begin(self) -> None:
         if self._task is None:
             self._task = self._seat.keep(self._watch, "take handoffs")
@@ -118,21 +123,22 @@ class Target:
         session, agent = self._seat.session, self._seat.session.stage.front
         self._from_identity = agent_identity(handoff.from_agent)
         context = handoff.context
+        kind = EntryKind.RELOCATION if handoff.from_role == self._seat.role else EntryKind.HANDOFF
         story = Continuation(
-            kind=EntryKind.HANDOFF,
+            kind=kind,
             from_role=handoff.from_role,
             reason=context.reason,
             summary=context.summary,
             facts=context.facts,
         )
         session.prewarm()
-        text = await opening_of(agent, context.opening, story)
+        text = None if kind is EntryKind.RELOCATION else await opening_of(agent, context.opening, story)
         opening = Opening(text, session.renderer_for(agent)) if text else None
         await self._seat.history.catch_up(agent, session.history, None)
         if opening is not None:
             await opening.wait()
         session.keep_caller()
-        return Entry(kind=EntryKind.HANDOFF, continuation=story, opening=opening)
+        return Entry(kind=kind, continuation=story, opening=opening)
 
     async def _aborted(self, handoff: Handoff) -> None:
         async for current in self._seat.room.handoffs.watch():

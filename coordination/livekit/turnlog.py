@@ -22,6 +22,8 @@ from coordination.room.turns import Speaker, Turn, TurnLog
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_EVERY = timedelta(milliseconds=500)
+"""How often the log is told how far an utterance is: by so much less is known of what an agent said before it died."""
 FLUSHED_WITHIN = timedelta(seconds=1)
 """How long a handoff waits for what is still to be written."""
 
@@ -57,6 +59,11 @@ class TurnWriter:
         """Logs what the agent is about to say."""
         if text.strip():
             self._unplayed.append(self._append(Speaker.AGENT, text, key=new_request_id()))
+
+    def under_way(self, seconds: float) -> None:
+        """The newest text is being said, and so much of it was let through."""
+        if self._unplayed and self._queue.empty():
+            self._queue.put_nowait(partial(self._mark, self._unplayed[-1], seconds, ended=False))
 
     def played(self, seconds: float) -> None:
         """The newest text has been played for so long. Older ones that were never reported were never heard."""
@@ -103,10 +110,10 @@ class TurnWriter:
         self.mine.add(turn.id)
         return turn
 
-    async def _mark(self, entry: asyncio.Future[Turn | None], seconds: float) -> None:
+    async def _mark(self, entry: asyncio.Future[Turn | None], seconds: float, *, ended: bool = True) -> None:
         turn = await entry
         if turn is not None:
-            await self._turns.mark_played(turn.id, seconds)
+            await self._turns.mark_played(turn.id, seconds, ended=ended)
 
     async def _write(self) -> None:
         while True:

@@ -21,7 +21,7 @@ from coordination.leases.engine import LeaseEngine
 from coordination.leases.holding import holding
 from coordination.leases.lease import Lease, LossReason
 from coordination.leases.request import MICROSECONDS, LeaseRequest
-from coordination.ports import Silencer
+from coordination.ports import Silenced, Silencer
 from coordination.room.changes import Changes, Kind
 from coordination.store.keys import RoomKeys
 from coordination.store.scripts import Script
@@ -71,6 +71,10 @@ class FloorState:
     condemned: bool
     """The holder may not renew any more: it was revoked, or it is being silenced."""
     queue: tuple[Waiter, ...]
+    shut_in: timedelta | None = None
+    """Until the holder's own deadline is over, whatever it was told; None while the floor is free."""
+    reason: str = ""
+    """Why the holder was given the floor, if somebody else moved it there: an operator, or a recovery."""
 
 
 class Floor:
@@ -179,11 +183,15 @@ class Floor:
         In a LiveKit room the holder has half a second to fall silent and release; after that it is silenced. Elsewhere
         the next waiter gets the floor at once.
         """
-        held, fence, _, granted, window = await self._engine.store.run(
-            REVOKE, self._keys.keys, (*self._options, 0, _plain(reason), self._expiry)
+        return await self._revoke(0, reason)
+
+    async def _revoke(self, fence: int, reason: str) -> bool:
+        """Revokes the lease of that fence; 0 stands for whichever is current."""
+        held, current, _, granted, window = await self._engine.store.run(
+            REVOKE, self._keys.keys, (*self._options, fence, _plain(reason), self._expiry)
         )
         if held:
-            self._engine.keeper.saw(self._keys.lease, fence)
+            self._engine.keeper.saw(self._keys.lease, current)
         self._engine.keeper.watch_grant(self._keys, self._options, granted, window)
         return bool(held)
 
@@ -199,17 +207,64 @@ class Floor:
         except TimeoutError:
             raise FloorTimeout(self._name, YIELD_WITHIN.total_seconds()) from None
 
-    async def _grant(self, agent: str, process: str, role: str, reason: str) -> int:
-        target = (self.accept_grants(agent), agent, process, role, int(self._ttl.total_seconds() * MICROSECONDS))
-        while True:
-            outcome, fence, again = await self._engine.store.run(
-                MOVE, self._keys.keys, (*self._options, *target, _plain(reason), self._expiry)
+    async def condemn(self, agent: str, *, reason: str) -> int | None:
+        """Takes the right to renew from `agent`, if it holds the floor: its fence, or None if it does not hold it.
+
+        In a LiveKit room the floor stays closed until `free` says that the agent is silent; elsewhere the next waiter
+        has it at once.
+        """
+        state = await self.state()
+        if state.holder != agent:
+            return None
+        if not state.condemned:
+            await self._revoke(state.fence, reason)
+        return state.fence
+
+    async def free(self, fence: int, outcome: Silenced) -> None:
+        """Says that the condemned holder of `fence` is silent: the next waiter is granted the floor.
+
+        Raises `InvalidArgument` for an outcome that confirms nothing.
+        """
+        if not outcome.confirmed:
+            raise InvalidArgument(
+                f"A floor is freed only when its holder is silent; {outcome.value!r} confirms nothing."
             )
+        await self._engine.free(self._keys, self._options, fence, outcome)
+
+    async def is_shut(self, fence: int) -> bool:
+        """Whether the condemned holder of `fence` has closed its own gate: policy `silence`, past its own deadline."""
+        if self._keep:
+            return False
+        state = await self.state()
+        return state.fence == fence and state.shut_in is not None and state.shut_in <= timedelta(0)
+
+    async def pass_to(self, agent: str, process: str, *, role: str = "", reason: str) -> int | None:
+        """Grants a *free* floor to an agent that waits in `expect_grant(request_id=accept_grants(agent))`.
+
+        The new fence, or None if somebody holds the floor. Raises `NotPresent` if the agent's process does not listen.
+        """
+        outcome, fence, again = await self._move(agent, process, role, reason)
+        if outcome == 0:
+            raise NotPresent(agent)
+        if outcome != 1:
+            return None
+        self._engine.keeper.watch_grant(self._keys, self._options, fence, again)
+        return fence
+
+    async def _move(self, agent: str, process: str, role: str, reason: str) -> tuple[int, int, int]:
+        target = (self.accept_grants(agent), agent, process, role, int(self._ttl.total_seconds() * MICROSECONDS))
+        args = (*self._options, *target, _plain(reason), self._expiry)
+        outcome, fence, again = await self._engine.store.run(MOVE, self._keys.keys, args)
+        return int(outcome), int(fence), int(again)
+
+    async def _grant(self, agent: str, process: str, role: str, reason: str) -> int:
+        while True:
+            outcome, fence, again = await self._move(agent, process, role, reason)
             if outcome == 0:
                 raise NotPresent(agent)
             if outcome == 1:
                 self._engine.keeper.watch_grant(self._keys, self._options, fence, again)
-                return int(fence)
+                return fence
             if not await self.revoke(reason=reason):
                 # Revoked already, and silent in a moment; or late, and somebody has to silence it.
                 await self._clear_expired()
@@ -316,6 +371,10 @@ def _parse_state(now: int, fields: list[bytes], waiting: list[bytes]) -> FloorSt
         provisional=values.get("prov", "0") != "0",
         condemned=values.get("condemned") == "1",
         queue=tuple(queue),
+        shut_in=(
+            timedelta(microseconds=int(values.get("shut", values["until"])) - now) if holder is not None else None
+        ),
+        reason=values.get("why", "") if holder is not None else "",
     )
 
 

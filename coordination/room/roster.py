@@ -40,6 +40,7 @@ _BEAT: Final = "roster/beat"
 _LEAVE: Final = Script.load("roster/leave")
 _REMOVE: Final = Script.load("roster/remove")
 _READ: Final = Script.load("roster/read")
+_ASK: Final = Script.load("roster/ask")
 
 
 class AgentRemoved(CoordinationError):
@@ -95,6 +96,8 @@ class Membership:
         self.lost = asyncio.Event()
         """Set as soon as the roster says that the agent is no longer a member. An own `leave` does not set it."""
         self.reason: MembershipLoss | None = None
+        self.asked_to_leave = asyncio.Event()
+        """Set when somebody wants this agent to leave its call to another one: a draining worker, or an operator."""
         self._task = asyncio.create_task(self._beat_on(), name=f"baton-heartbeat-{member.agent}")
 
     @property
@@ -149,6 +152,8 @@ class Membership:
             if self._left or self.reason is not None:
                 return
             verdict, by = await self._roster.write(_BEAT, self._member, claim=self._claim)
+            if verdict == "ok" and by:
+                self.asked_to_leave.set()
             if verdict in _LOSSES:
                 self.reason = _LOSSES[verdict]
                 self.lost.set()
@@ -252,6 +257,12 @@ class Roster:
         args = (agent, reason, self._keys.everyone, us(REFUSED_FOR), ms(ROOM_TTL))
         keys = (self._keys.roster, self._keys.beats, self._keys.events)
         return bool(await self._store.run(_REMOVE, keys, args))
+
+    async def ask_to_leave(self, agent: AgentId, *, reason: str) -> bool:
+        """Asks an agent to leave its call to another one as soon as it can; False if it is not on the roster."""
+        check_name(agent, "agent")
+        args = (agent, " ".join(reason.split())[:200] or "asked", self._keys.everyone)
+        return bool(await self._store.run(_ASK, (self._keys.roster, self._keys.events), args))
 
     async def close(self) -> None:
         """Takes all agents of this process off the roster."""

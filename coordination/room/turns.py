@@ -53,7 +53,9 @@ class Turn:
     role: RoleName
     text: str
     played: float | None
-    """Seconds of it that were played; None if its end was never reported."""
+    """Seconds of it that were played, so far or in all; None if none were reported."""
+    ended: bool = False
+    """Whether an agent's turn came to its end, or was interrupted; False for one that was cut off by a death."""
     at: datetime
     """When it was logged, by the server's clock."""
 
@@ -92,10 +94,14 @@ class TurnLog:
             raise StaleFence(f"the turn log of {self._name}", fence, reply[1])
         return _turn(reply[1], reply[2], b"")
 
-    async def mark_played(self, turn: str, seconds: float) -> bool:
-        """Records how much of an agent's turn was played, in seconds; False if the turn is not in the log."""
+    async def mark_played(self, turn: str, seconds: float, *, ended: bool = True) -> bool:
+        """Records how much of an agent's turn was played, in seconds; False if the turn is not in the log.
+
+        `ended` is False while it is still being said: nobody is told of that.
+        """
         keys = (self._keys.turns, self._keys.turn_order)
-        return bool(await self._store.run(PLAYED, keys, (self._keys.everyone, turn, f"{seconds:.3f}")))
+        args = (self._keys.everyone, turn, f"{seconds:.3f}", int(ended))
+        return bool(await self._store.run(PLAYED, keys, args))
 
     async def read(self, *, since: str | None = None) -> tuple[Turn, ...]:
         """The turns as they were said, all or those behind `since`."""
@@ -120,6 +126,7 @@ def _turn(turn_id: bytes, stored: bytes, played: bytes) -> Turn:
         agent=AgentId(values["agent"]),
         role=RoleName(values["role"]),
         text=values["text"],
-        played=float(played) if played else None,
+        played=float(played.rstrip(b"~")) if played else None,
+        ended=bool(played) and not played.endswith(b"~"),
         at=moment(int(at)),
     )

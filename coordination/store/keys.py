@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import Final
 
-from coordination.ids import ProcessId, RoomName, Tenant, check_name
+from coordination.ids import ProcessId, RoomName, Tenant, WorkerId, check_name
 
 FORMAT: Final = 1
 """Version of all keys and messages. Two adjacent releases run side by side; see docs/decisions/formats.md."""
@@ -28,6 +28,10 @@ are expected to survive (30 s)."""
 
 UNATTENDED_TTL: Final = timedelta(hours=1)
 """How long context, turns and events last that were written into a room where no agent keeps a roster entry."""
+
+FLEET_TTL: Final = timedelta(minutes=10)
+"""How long the registry of the fleet outlives its last worker: a fleet whose workers all died at once is started again
+by its supervisor within that, and then takes up the calls that were left."""
 
 LOCK_TAGS: Final = 16
 """Locks hash to this many tags: a process that uses any number of locks subscribes to at most so many channels."""
@@ -185,6 +189,57 @@ class LimitKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FleetKeys:
+    """The registry of all workers under one prefix, on one slot; `base` ends with the hash tag and a colon.
+
+    Each lives `FLEET_TTL` beyond the last heartbeat of any worker or agent.
+    """
+
+    base: str
+
+    @property
+    def workers(self) -> str:
+        """sorted set: worker id, score = server time of its main process's last heartbeat in microseconds"""
+        return f"{self.base}workers"
+
+    @property
+    def agents(self) -> str:
+        """hash: agent id -> where it is: worker, process, tenant, room, role, identity (JSON)"""
+        return f"{self.base}agents"
+
+    @property
+    def beats(self) -> str:
+        """sorted set: agent id, score = server time of its own last heartbeat in microseconds"""
+        return f"{self.base}agents:beats"
+
+    @property
+    def recoveries(self) -> str:
+        """hash: id of a lost agent -> who replaces it, until when, and whether one was dispatched (JSON)"""
+        return f"{self.base}recoveries"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.workers, self.agents, self.beats, self.recoveries)
+
+    def of_worker(self, worker: WorkerId) -> str:
+        """channel of a worker's main process: as long as it is subscribed, the worker lives; commands to it"""
+        return f"{self.base}w:{worker}"
+
+    def post(self, name: str) -> LeaseKeys:
+        """The lease of a post that one worker of the fleet fills: `watcher`, `deputy`."""
+        lease = f"{self.base}{name}"
+        return LeaseKeys(
+            lease=lease,
+            queue=f"{lease}:queue",
+            waiters=f"{lease}:waiters",
+            cancelled=f"{lease}:cancelled",
+            events="",
+            channel=f"{self.base}p:",
+            everyone="",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutboxKeys:
     """The keys of one tenant's outbox, all on one slot. No TTL: they hold what was promised not to be lost.
 
@@ -255,6 +310,9 @@ class Catalogue:
 
     def lock_tag(self, resource: str) -> str:
         return f"{{locks/{zlib.crc32(resource.encode()) % LOCK_TAGS}}}"
+
+    def fleet(self) -> FleetKeys:
+        return FleetKeys(base=f"{self.root}{{fleet}}:")
 
     def context(self, scope: str) -> RoomKeys:
         """Keys of a context that is no room's, such as `user:42`: only `context` and `everyone` of them are used."""

@@ -22,7 +22,7 @@ from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.rig import LiveKitServer, LiveRoom
 from tests.rooms.team import STANDBY
-from tests.rooms.workers import WorkerProcess, wait_until_ready
+from tests.rooms.workers import LONG, WorkerProcess, wait_until_ready
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,11 @@ def workers(
 ) -> Iterator[dict[str, WorkerProcess]]:
     """A receptionist, a billing agent, and a technical one that dies whenever it is asked to prepare."""
     folder = tmp_path_factory.mktemp("workers")
-    environment = {**livekit_server.environment, "BATON_REDIS_URL": redis_url}
+    environment = {
+        **livekit_server.environment,
+        "BATON_REDIS_URL": redis_url,
+        "BATON_FALLBACK_ROLES": '{"*": ["billing", "receptionist"]}',
+    }
     started = [
         WorkerProcess(role="receptionist", environment=environment, folder=folder).start(),
         WorkerProcess(role="billing", environment=environment, folder=folder).start(),
@@ -182,7 +186,7 @@ async def test_a_holder_that_is_killed_is_followed_by_the_standby(
             return bool(await call.said_by("billing"))
 
         await until(logged, "its words are in the log")
-        assert (await call.said_by("billing"))[0] == "billing goes on", "a successor does not greet"
+        assert (await call.said_by("billing"))[0] in LONG, "a successor does not greet, it says the rest"
         assert call.overlap("receptionist", "billing") == 0
         assert call.identity("receptionist") not in await call.live.identities(), "the dead agent was silenced"
 

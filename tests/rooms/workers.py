@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -28,20 +29,26 @@ from tests.rooms.providers import Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, las
 ROLE = os.environ.get("TEST_ROLE", "receptionist")
 ROLES = ("receptionist", "billing", "technical")
 DIES_AT = os.environ.get("TEST_DIES_AT", "")
-"""Where the agent's process kills itself: `prepare` (asked for its opening) or `open` (its `on_enter`)."""
+"""Where the agent's process kills itself: `prepare` (asked for its opening) or `answer` (while it thinks)."""
 LONG = " ".join(["long"] * 60)
 """Seven seconds of speech: somebody to be stopped in mid-sentence."""
+STORY = "The first part. " + " ".join(["second"] * 20) + ". " + " ".join(["third"] * 20) + ". The end"
+"""The same in sentences: somebody to be finished by another."""
 
 server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1)
 
 
 def rule(chat: llm.ChatContext) -> Reply:
     text = last_user_text(chat)
+    if DIES_AT == "answer" and text:
+        os.kill(os.getpid(), signal.SIGKILL)
     for role in ROLES:
         if role in text.split() and role != ROLE:
             return Reply(tool="transfer", arguments=json.dumps({"role": role}))
     if "more" in text.split():
         return Reply(text=LONG)
+    if "delta" in text.split():
+        return Reply(text=STORY)
     return Reply(text=f"{ROLE} heard {text}" if text else f"{ROLE} goes on")
 
 
@@ -67,7 +74,8 @@ class WorkerAgent(Agent):
 
 @server.rtc_session(agent_name=ROLE)
 async def entrypoint(ctx: JobContext) -> None:
-    (Path(os.environ["TEST_FOLDER"]) / f"{ctx.room.name}.{ROLE}").write_text(f"{os.getpid()} {ctx.job.id}")
+    served = Path(os.environ["TEST_FOLDER"]) / f"{ctx.room.name}.{ROLE}"
+    served.write_text(f"{os.getpid()} {ctx.job.id} {os.environ['TEST_NAME']}")
     session = CoordinatedSession[None](
         ctx,
         stt=ToneSTT(),
@@ -91,6 +99,8 @@ class WorkerProcess:
     environment: Mapping[str, str]
     folder: Path
     dies_at: str = ""
+    name: str = ""
+    """Tells two workers of one role apart; the role, if there is one of it."""
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -103,6 +113,7 @@ class WorkerProcess:
             **self.environment,
             "TEST_ROLE": self.role,
             "TEST_DIES_AT": self.dies_at,
+            "TEST_NAME": self.name or self.role,
             "TEST_FOLDER": str(self.folder),
             "BATON_HTTP_PORT": str(self.port),
         }
@@ -118,7 +129,25 @@ class WorkerProcess:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{self.role}.log"
+        return self.folder / f"{self.name or self.role}.log"
+
+    @property
+    def pid(self) -> int:
+        """Of the worker's main process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def wait(self, *, within: float) -> int:
+        """The exit status, once the worker has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=within)
+
+    def kill(self) -> None:
+        """As when its host dies: the main process and all that it started, at once."""
+        victims = [self.pid, *self.job_processes]
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def ready(self) -> bool:
@@ -135,9 +164,13 @@ class WorkerProcess:
             return str(answer.read().decode())
 
     def job(self, room: str) -> tuple[int, str]:
-        """The process and the id of this worker's job in a room."""
-        pid, job = (self.folder / f"{room}.{self.role}").read_text().split()
+        """The process and the id of the newest job of this role in a room."""
+        pid, job, _ = (self.folder / f"{room}.{self.role}").read_text().split()
         return int(pid), job
+
+    def serves(self, room: str) -> bool:
+        """Whether the newest job of the role in that room is this worker's."""
+        return (self.folder / f"{room}.{self.role}").read_text().split()[2] == (self.name or self.role)
 
     @property
     def job_processes(self) -> list[int]:

@@ -29,7 +29,9 @@ def _as_text(default: object) -> str:
         return f"{default.total_seconds():g}"
     if isinstance(default, Path):
         return str(default)
-    return "" if default is None else str(default).lower()
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
 
 
 @pytest.mark.parametrize("settings", [CoordinatorSettings, PersistenceSettings])
@@ -39,7 +41,8 @@ def test_every_setting_is_listed_with_its_default(settings: type[BaseSettings]) 
 
     listed = {f"BATON_{name.upper()}": rows[f"BATON_{name.upper()}"][0] for name in fields}
 
-    assert listed == {f"BATON_{name.upper()}": _as_text(field.default) for name, field in fields.items()}
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    assert listed == {f"BATON_{name.upper()}": _as_text(default) for name, default in defaults.items()}
 
 
 def test_every_metric_is_listed_with_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:

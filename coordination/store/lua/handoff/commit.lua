@@ -23,6 +23,7 @@ if push(now, fence, ARGV[6], record_of[4], tonumber(ARGV[7])) == 0 then
   return {3}
 end
 install(now, fence, ARGV[6], record_of[3], record_of[4], record_of[5], tonumber(ARGV[7]), PROVISIONAL)
+redis.call('HDEL', KEYS[1], 'why')
 redis.call('HSET', KEYS[6], 'state', 'committed', 'committed_at', int(now), 'fence', int(fence))
 record('commit', record_of[3], fence, record_of[5], '', now)
 redis.call('SPUBLISH', ARGV[2], '{"k":"handoff"}')

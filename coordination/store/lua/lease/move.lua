@@ -21,4 +21,5 @@ if h[2] then
   record('revoke', h[3], tonumber(h[1]), '', ARGV[9], now)
 end
 install(now, fence, ARGV[4], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), PROVISIONAL)
+redis.call('HSET', KEYS[1], 'why', ARGV[9])
 return {1, fence, PROVISIONAL}

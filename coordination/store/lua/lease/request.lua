@@ -6,12 +6,14 @@
 --       13 us until the request gives up, 14 rule of expiry: 'free', or 'silence' (an expired holder must be silenced
 --       first), 15 '1' if the caller's connection has settled, so that it may condemn an expired holder
 -- Returns {status, fence, us until it is worth looking again, server time, holder, holder's ttl, number waiting}
---   status 1 granted, 2 queued, 3 taken, 4 cancelled, 5 suspect: silence the holder of `fence`, then say so
+--   status 1 granted, 2 queued, 3 taken, 4 cancelled, 5 suspect: silence the holder of `fence`, then say so; the third
+--   is then the us until the holder's own deadline is over
 --@include lease
 local rid, agent, process, role = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local ttl, seen = tonumber(ARGV[8]), tonumber(ARGV[11])
 local now = clock()
-local h = redis.call('HMGET', KEYS[1], 'f', 'rid', 'agent', 'until', 'prov', 'n', 'cx', 'closed', 'condemned', 'ttl')
+local h = redis.call('HMGET', KEYS[1], 'f', 'rid', 'agent', 'until', 'prov', 'n', 'cx', 'closed', 'condemned', 'ttl',
+  'shut')
 local last = tonumber(h[1] or 0)
 local closed = tonumber(h[8] or 0)
 
@@ -94,7 +96,7 @@ if expired then
   if ARGV[15] == '1' then
     -- From here on the holder cannot renew: nobody is removed from a call who still holds its floor.
     redis.call('HSET', KEYS[1], 'condemned', '1')
-    return {5, last, 0, now, h[3], tonumber(h[10]), waiting}
+    return {5, last, math.max(0, tonumber(h[11] or h[4]) - now), now, h[3], tonumber(h[10]), waiting}
   end
   return {ARGV[10] == 'wait' and 2 or 3, last, 200000, now, h[3], tonumber(h[10]), waiting}
 end

@@ -7,14 +7,14 @@
 -- Returns {1 if somebody held it, its fence, holder, fence of the next grant or 0, us of its provisional window}
 --@include lease
 local now = clock()
-local h = redis.call('HMGET', KEYS[1], 'f', 'rid', 'agent', 'ch', 'n', 'role', 'condemned')
+local h = redis.call('HMGET', KEYS[1], 'f', 'rid', 'agent', 'ch', 'n', 'role', 'condemned', 'until')
 if not h[2] or h[7] == '1' or (ARGV[4] ~= '0' and ARGV[4] ~= h[1]) then
   return {0, tonumber(h[1] or 0), '', 0, 0}
 end
 record('revoke', h[3], tonumber(h[1]), h[6], ARGV[5], now)
 redis.call('SPUBLISH', ARGV[1] .. h[4], 'lost ' .. h[2] .. ' ' .. h[1] .. ' revoked')
 if ARGV[6] == 'silence' then
-  redis.call('HSET', KEYS[1], 'condemned', '1', 'prov', '0', 'until', int(now + 500000))
+  redis.call('HSET', KEYS[1], 'condemned', '1', 'prov', '0', 'until', int(now + 500000), 'shut', h[8])
   return {1, tonumber(h[1]), h[3], 0, 0}
 end
 vacate()

@@ -2,7 +2,8 @@
 -- ARGV 1..3: channel prefix of the processes, channel of everyone ('' = none), '1' to record events.
 --
 -- Lease hash: f = last fence ever granted; while held also rid, agent, ch (process), role, until, ttl, since, prov
--- (end of the provisional window, '0' once the grantee renewed), condemned ('1': it must not renew any more).
+-- (end of the provisional window, '0' once the grantee renewed), condemned ('1': it must not renew any more), shut
+-- (when the holder's own deadline is over, if that is not `until`), why (the reason for which somebody else moved it there).
 -- n = '1' if there may be waiters; closed = until when only the highest fence may claim; cx = last cancellation's end.
 local PROVISIONAL = 250000
 local KEEP = 55000
@@ -45,7 +46,7 @@ local function install(now, fence, rid, agent, process, role, ttl, window)
 end
 
 local function vacate()
-  redis.call('HDEL', KEYS[1], 'rid', 'agent', 'ch', 'role', 'until', 'ttl', 'since', 'prov', 'condemned')
+  redis.call('HDEL', KEYS[1], 'rid', 'agent', 'ch', 'role', 'until', 'ttl', 'since', 'prov', 'condemned', 'shut', 'why')
 end
 
 -- Returns the number of processes that received the grant: 0 when the waiter's subscription is gone.

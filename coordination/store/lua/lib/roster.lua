@@ -1,5 +1,6 @@
 -- Shared by the scripts of the roster. Fields of the roster hash that start with a brace are not agents (no name may
--- hold one): `{gone}<agent>` = until when a removed agent is refused (µs), `{ended}` = when the last member left.
+-- hold one): `{gone}<agent>` = until when a removed agent is refused (µs), `{ended}` = when the last member left,
+-- `{asked}<agent>` = why an agent is asked to leave its call to another.
 
 local GONE = '{gone}'
 

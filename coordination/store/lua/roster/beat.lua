@@ -4,7 +4,7 @@
 --
 -- KEYS  1 roster, 2 beats, 3 events, 4.. every key of the room
 -- ARGV  as for roster/join
--- Returns {'ok', ''}, {'restored', ''}, {'removed', ''}, {'elsewhere', process} or {'taken', agent}
+-- Returns {'ok', why it is asked to leave or ''}, {'restored', ''}, {'removed', ''}, {'elsewhere', process} or {'taken', agent}
 
 --@include room
 --@include roster
@@ -40,4 +40,4 @@ for _, other in ipairs(silent) do
   redis.call('ZREM', keys.beats, other)
 end
 keep_all(4, ARGV[6])
-return { verdict, '' }
+return { verdict, redis.call('HGET', keys.roster, '{asked}' .. agent) or '' }

@@ -15,7 +15,7 @@ if not member or member.process ~= ARGV[2] then
   return 0
 end
 local now = clock()
-redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1], '{asked}' .. ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 record(KEYS[3], now, 'leave', ARGV[1], member.role, '', '')
 keep(KEYS[3], KEYS[1], ARGV[4])

@@ -2,7 +2,7 @@
 -- Reads the turns in the order in which they were said.
 -- KEYS  1 turns, 2 order
 -- ARGV  1 '-' for all, or the id behind which to begin
--- Returns {id, '<server time> <JSON>', seconds played or '', ...}
+-- Returns {id, '<server time> <JSON>', seconds played ('~' behind them: it has not ended) or '', ...}
 local from = ARGV[1] == '-' and '-' or '(' .. ARGV[1]
 local found = {}
 for _, id in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], from, '+')) do

@@ -1,0 +1,133 @@
+"""The worker's part in the fleet: its sign of life, its share in the watch, and a word when one of its jobs dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from livekit import api
+
+from coordination.coordinator import Coordinator
+from coordination.errors import CoordinationError, StoreError
+from coordination.ids import AgentId, WorkerId
+from coordination.livekit.calls import LiveKitCalls
+from coordination.livekit.process import shared_coordinator
+from coordination.recovery.watcher import Watcher
+from coordination.settings import CoordinatorSettings
+
+if TYPE_CHECKING:
+    from coordination.livekit.server import CoordinatedServer
+
+logger = logging.getLogger(__name__)
+
+ASK_EVERY = 0.5
+"""Seconds between two looks at which agents a draining worker still has."""
+REDIS_AGAIN = 1.0
+"""Seconds between attempts to join the watch while Redis is away: the worker serves its calls meanwhile."""
+
+
+class WorkerWatch:
+    """A `WorkerPart`. Does nothing where coordination or takeover is off."""
+
+    def __init__(self) -> None:
+        self._coordinator: Coordinator | None = None
+        self._worker: WorkerId | None = None
+        self._watcher: Watcher | None = None
+        self._reports: set[asyncio.Task[None]] = set()
+
+    @property
+    def watching(self) -> bool:
+        """Whether this worker is the watcher of the fleet now."""
+        return self._watcher is not None and self._watcher.watching
+
+    @asynccontextmanager
+    async def running(self, server: CoordinatedServer) -> AsyncGenerator[None]:
+        settings = CoordinatorSettings()
+        if settings.coordination == "off" or not settings.takeover or settings.redis_url is None:
+            yield
+            return
+        events: Any = server  # The SDK leaves the callbacks of its emitter untyped.
+
+        def started(*_: object) -> None:
+            self._follow_jobs(server)
+
+        events.on("worker_started", started)
+        serving = asyncio.create_task(self._serve(server, settings), name="baton: the watch over the fleet")
+        try:
+            yield
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, *self._reports, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Asks each agent of this worker to leave its call to another; the worker watches on until the last has."""
+        if self._coordinator is None or self._worker is None:
+            return
+        asked: set[AgentId] = set()
+        while True:
+            try:
+                await self._ask_all(self._coordinator, self._worker, asked)
+            except CoordinationError as error:
+                logger.warning("the calls of this worker are not moved yet: %s", error)
+            await asyncio.sleep(ASK_EVERY)
+
+    async def _ask_all(self, coordinator: Coordinator, worker: WorkerId, asked: set[AgentId]) -> None:
+        """A job that starts during the drain is asked as well."""
+        for agent in (await coordinator.fleet.read()).of_worker(worker):
+            if agent.agent not in asked:
+                room = coordinator.room(agent.room, tenant=agent.tenant)
+                if await room.roster.ask_to_leave(agent.agent, reason="its worker drains"):
+                    asked.add(agent.agent)
+
+    async def _serve(self, server: CoordinatedServer, settings: CoordinatorSettings) -> None:
+        while True:
+            try:
+                await self._take_part(server, settings)
+            except StoreError as error:
+                logger.warning("this worker does not take part in the watch yet: %s", error)
+                await asyncio.sleep(REDIS_AGAIN)
+
+    async def _take_part(self, server: CoordinatedServer, settings: CoordinatorSettings) -> None:
+        async with AsyncExitStack() as parts:
+            coordinator = await parts.enter_async_context(shared_coordinator(server, settings))
+            client = api.LiveKitAPI(*server.livekit)
+            parts.push_async_callback(client.aclose)
+            await parts.enter_async_context(coordinator.presence(server.worker_id, server.told).kept())
+            self._coordinator, self._worker = coordinator, server.worker_id
+            self._watcher = coordinator.watcher(server.worker_id, LiveKitCalls(client))
+            try:
+                await self._watcher.run()
+            finally:
+                self._coordinator = self._watcher = None
+
+    # -- jobs of this worker ----------------------------------------------------------------------
+
+    def _follow_jobs(self, server: CoordinatedServer) -> None:
+        """The parent of a job process knows of its end within milliseconds."""
+        # The framework tells it to nobody else; tests hold each supported release to this.
+        pool: Any = server._proc_pool  # pyright: ignore[reportPrivateUsage]
+        pool.on("process_closed", self._on_process_closed)
+
+    def _on_process_closed(self, process: Any) -> None:
+        if process.running_job is None:
+            return
+        report = asyncio.create_task(
+            self._report(AgentId(process.running_job.job.id)), name="baton: report a job's end"
+        )
+        self._reports.add(report)
+        report.add_done_callback(self._reports.discard)
+
+    async def _report(self, agent: AgentId) -> None:
+        """A job that ended well has taken itself off the registry before; one that is still there has died."""
+        if self._coordinator is None or self._watcher is None:
+            return
+        try:
+            lost = await self._coordinator.fleet.agent(agent)
+        except CoordinationError as error:
+            logger.warning("the end of a job could not be reported, the watch will find it: %s", error)
+            return
+        if lost is not None:
+            self._watcher.recover(lost, "its process ended")
