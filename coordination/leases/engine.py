@@ -220,7 +220,7 @@ class LeaseEngine:
         return True
 
     async def free(self, keys: LeaseKeys, options: tuple[str, str, str], fence: int, how: str) -> None:
-        """Frees the lease of a condemned holder that is silent, says `how`, and follows the grant that this leads to."""
+        """Frees the lease of a condemned holder that is silent (`how`), and follows the grant that this leads to."""
         _, granted, window = await self.store.run(SILENCED, keys.keys, (*options, fence, how))
         self.keeper.watch_grant(keys, options, granted, window)
 
