@@ -203,8 +203,8 @@ async def test_all_subscriptions_killed_at_once_cost_nobody_the_floor(start: Sta
     redis = Redis.from_url(valkey.url)
 
     for _ in range(3):
-        killed: int = await redis.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
-        assert killed > 0
+        killed = await redis.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
+        assert int(killed or 0) > 0
         await asyncio.sleep(A_WHILE / 2)
     await redis.aclose()
 
