@@ -50,20 +50,23 @@ def _forget(coordinator: Coordinator) -> None:
 
 
 async def test_a_grant_that_is_read_after_its_time_opens_nothing_and_is_given_back(
-    valkey: EmbeddedValkey, store: Store
+    valkey: EmbeddedValkey, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     """An agent was stopped between request and reply: under policy `keep` it spoke on a lease that had run out."""
     async with Coordinator.open(valkey.url, settings=SHORT) as sleeper:
         floor = sleeper.room("call", silencer=Witness()).floor
-        await floor.listen()
-        asking = asyncio.create_task(floor.request("a"))
-        while not sleeper._engine._pending:
-            await asyncio.sleep(0)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        time.sleep(0.5)  # noqa: ASYNC251  # the whole process is stopped, as by SIGSTOP
+        engine = sleeper._engine
+        run = engine.store.run
 
-        lease = await asking
+        async def stopped(*args: Any, **options: Any) -> Any:
+            reply = await run(*args, **options)
+            monkeypatch.undo()
+            time.sleep(0.5)  # noqa: ASYNC251  # the whole process is stopped, as by SIGSTOP
+            return reply
+
+        monkeypatch.setattr(engine.store, "run", stopped)
+
+        lease = await floor.request("a")
 
         assert not lease.held
         await asyncio.wait_for(lease.lost.wait(), SOON)
