@@ -40,7 +40,7 @@ class Resume:
     rest: str = ""
     """What is left to say of the cut off sentence; only with `FINISH`."""
     silence: timedelta = timedelta(0)
-    """How long nobody has been heard, as far as the log knows."""
+    """For how long the caller has waited; zero where nothing was open, for then nobody waits for this agent."""
 
 
 def plan_resume(turns: Sequence[Turn], *, now: datetime) -> Resume | None:
@@ -54,10 +54,10 @@ def plan_resume(turns: Sequence[Turn], *, now: datetime) -> Resume | None:
     silence = max(timedelta(0), now - last.at - timedelta(seconds=last.played or 0.0))
     if last.speaker is Speaker.CALLER:
         return Resume(action=ResumeAction.ANSWER, silence=silence)
-    if last.ended:
-        return Resume(action=ResumeAction.WAIT, silence=silence)
-    rest = rest_of(last.text, last.played or 0.0)
-    return Resume(action=ResumeAction.FINISH if rest else ResumeAction.WAIT, rest=rest, silence=silence)
+    rest = "" if last.ended else rest_of(last.text, last.played or 0.0)
+    if not rest:
+        return Resume(action=ResumeAction.WAIT)
+    return Resume(action=ResumeAction.FINISH, rest=rest, silence=silence)
 
 
 def rest_of(text: str, seconds: float) -> str:

@@ -38,8 +38,16 @@ STORY = "The first part. " + " ".join(["second"] * 20) + ". " + " ".join(["third
 server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1)
 
 
+def _left_unanswered(chat: llm.ChatContext) -> str:
+    """The caller's last words, if the model is asked to answer these; a real one would find them itself."""
+    messages = [item for item in chat.items if isinstance(item, llm.ChatMessage)]
+    if not messages or "Answer what the caller said last" not in (messages[-1].text_content or ""):
+        return ""
+    return next((m.text_content or "" for m in reversed(messages) if m.role == "user"), "")
+
+
 def rule(chat: llm.ChatContext) -> Reply:
-    text = last_user_text(chat)
+    text = last_user_text(chat) or _left_unanswered(chat)
     if DIES_AT == "answer" and text:
         os.kill(os.getpid(), signal.SIGKILL)
     for role in ROLES:
@@ -86,6 +94,7 @@ async def entrypoint(ctx: JobContext) -> None:
             "turn_detection": "vad",
             "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
             "interruption": {"mode": "vad"},
+            "preemptive_generation": {"enabled": False},
         },
     )
     await session.start(agent=WorkerAgent(), room=ctx.room)

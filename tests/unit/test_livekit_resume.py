@@ -47,7 +47,7 @@ def test_an_agent_that_was_heard_to_the_end_leaves_nothing_to_say() -> None:
     resume = plan_resume([turn(Speaker.AGENT, TEXT, played=7.0, ended=True)], now=BEGAN + timedelta(seconds=8))
 
     assert resume is not None
-    assert (resume.action, resume.rest, resume.silence) == (ResumeAction.WAIT, "", timedelta(seconds=1))
+    assert (resume.action, resume.rest, resume.silence) == (ResumeAction.WAIT, "", timedelta(0))
 
 
 def test_an_agent_that_the_caller_interrupted_is_not_finished() -> None:
