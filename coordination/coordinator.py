@@ -14,6 +14,7 @@ from coordination.leases.engine import LeaseEngine
 from coordination.leases.lease import Lease
 from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
 from coordination.limits.config import LimitsConfig
+from coordination.limits.files import FollowedFiles
 from coordination.limits.limits import Limits
 from coordination.ports import CallServer, Silencer
 from coordination.recovery.fleet import Fleet, FleetAgent
@@ -111,6 +112,7 @@ class Coordinator:
         self.process: ProcessId = new_process_id()
         self._engine = LeaseEngine(self._store, self.process)
         self._locks = Locks(self._engine)
+        self._follow_files = limits is None
         self.limits = Limits(self._store, self.process, limits)
         """Shared budgets of providers. See `Limits.reserve`."""
         self._rooms: dict[tuple[Tenant, RoomName], Room] = {}
@@ -134,6 +136,13 @@ class Coordinator:
 
     async def start(self) -> Self:
         await self._store.open()
+        files = (self.settings.limits_file, self.settings.tenants_file)
+        if self._follow_files and any(files):
+            try:
+                self.limits.follow(FollowedFiles(*files))
+            except BaseException:
+                await self._store.close()
+                raise
         return self
 
     async def close(self) -> None:

@@ -64,6 +64,14 @@ class Metrics:
         return _counter("baton_limit_admissions", "Requests that limits admitted.", "provider")
 
     @cached_property
+    def _limit_refusals(self) -> Counter:
+        return _counter("baton_limit_refusals", "Requests that a limit refused, or kept too long.", "provider", "limit")
+
+    @cached_property
+    def _alone(self) -> Counter:
+        return _counter("baton_limit_alone", "Requests that a process admitted alone, Redis being away.", "provider")
+
+    @cached_property
     def _limit_wait(self) -> Histogram:
         return _histogram("baton_limit_wait_seconds", "Time in the queue of a provider's limits.", _WAITS, "provider")
 
@@ -120,6 +128,12 @@ class Metrics:
 
     def handoff_phase(self, kind: str, phase: str, seconds: float) -> None:
         self._phase.labels(kind, phase).observe(seconds)
+
+    def limit_refused(self, provider: str, limit: str) -> None:
+        _child(self._limit_refusals, provider, limit).inc()
+
+    def limit_alone(self, provider: str) -> None:
+        _child(self._alone, provider).inc()
 
     def limit_admitted(self, provider: str) -> None:
         _child(self._admissions, provider).inc()

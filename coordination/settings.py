@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -40,6 +41,10 @@ class CoordinatorSettings(BaseSettings):
     """First part of every key; two installations that share a database need two prefixes."""
     allow_eviction: bool = False
     """Accept a server that may evict keys under memory pressure, leases included."""
+    limits_file: Path | None = None
+    """The limits of providers (YAML); looked at again when it changes."""
+    tenants_file: Path | None = None
+    """Tenants and their plans (YAML); looked at again when it changes."""
     tenant: str | None = None
     """The tenant of all calls of this worker. Unset: what dispatch or room metadata say."""
     floor_ttl: Seconds = Field(default=timedelta(seconds=2), ge=timedelta(milliseconds=300), le=timedelta(minutes=1))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coordination.cli import agents, dev, doctor, floor, outbox, rooms
+from coordination.cli import agents, config, dev, doctor, floor, limits, outbox, rooms
 from coordination.cli.output import Exit, complain
 from coordination.errors import CoordinationError, InvalidArgument, InvalidName, InvalidSettings
 
@@ -27,6 +27,8 @@ app.command("workers")(agents.workers)
 app.add_typer(agents.app, name="agents")
 app.add_typer(floor.app, name="floor")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(limits.app, name="limits")
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:

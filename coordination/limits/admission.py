@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
-from coordination.errors import LimitExceeded, StoreError, StoreUnavailable
+from coordination.errors import LimitError, LimitExceeded, StoreError, StoreUnavailable
 from coordination.ids import ProcessId
 from coordination.limits.buckets import Check, Rate
 from coordination.limits.concurrency import Heartbeat
+from coordination.limits.outage import Outage
 from coordination.limits.queue import Queue
 from coordination.limits.request import MICROSECONDS, Admission, LimitRequest
 from coordination.limits.reservation import Reservation
@@ -47,6 +48,8 @@ class Admissions:
         self.store = store
         self.process = process
         self._queues: dict[str, Queue] = {}
+        self.outage = Outage(self)
+        self._away_since: float | None = None
         self._heartbeats: dict[str, Heartbeat] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         store.subscriber.on_restored.append(self._restored)
@@ -74,23 +77,24 @@ class Admissions:
     async def admit(self, request: LimitRequest) -> Admission:
         """Returns when the request may go.
 
-        Raises `LimitExceeded` (it was not to wait), `LimitTimeout`, `StoreUnavailable`. Cancelled, it leaves no charge.
+        Raises `LimitExceeded` (it was not to wait), `LimitTimeout`, `StoreRefused`, and while Redis is away
+        `LimitsUnavailable` where its policy is to let nothing pass. Cancelled, it leaves no charge.
         """
-        loop = asyncio.get_running_loop()
-        if request.give_up is None or request.give_up > request.entered_at:
-            await self.queue(request).listen()
-        status, *fields = await self._ask(request)
+        try:
+            if self.store.connected and (request.give_up is None or request.give_up > request.entered_at):
+                await self.queue(request).listen()
+            status, *fields = await self._ask(request)
+        except StoreUnavailable:
+            return await self.outage.admit(request)
+        self._away_since = None
         if status == ADMITTED:
             return await self._when_due(request, *fields)
         if status == REFUSED:
             request.held_up_by = fields[0]
+            METRICS.limit_refused(request.shape.provider, request.limit)
             raise LimitExceeded(request.shape.provider, request.limit, request.shape.tenant, fields[1] / MICROSECONDS)
         request.waited = True
-        queue = self.queue(request)
-        try:
-            return await queue.wait(request, fields)
-        finally:
-            METRICS.limit_waited(request.shape.provider, loop.time() - request.entered_at)
+        return await self.queue(request).wait(request, fields)
 
     async def _ask(self, request: LimitRequest) -> list[int]:
         """One round trip. Cancelled in it, the request is withdrawn as soon as its outcome is known."""
@@ -108,9 +112,17 @@ class Admissions:
             return await self._ask_again(request, args)
 
     async def _ask_again(self, request: LimitRequest, args: list[str | int]) -> list[int]:
-        """The slow path: a script that the server has not seen, or a link that is down."""
+        """The slow path: a script that the server has not seen, or a link that is down.
+
+        Only the first requests of an outage wait for its end; later ones learn at once that it goes on.
+        """
+        now = asyncio.get_running_loop().time()
+        patience = PATIENCE
+        if not self.store.connected:
+            self._away_since = now if self._away_since is None else self._away_since
+            patience = max(PATIENCE - (now - self._away_since), 0.0)
         try:
-            return await self.store.run(ADMIT, request.keys.keys, args, patience=PATIENCE)
+            return await self.store.run(ADMIT, request.keys.keys, args, patience=patience)
         except asyncio.CancelledError:
             self.withdraw(request)
             raise
@@ -157,6 +169,7 @@ class Admissions:
         """
         if admission.variant == 0:
             return
+        self.heartbeat(request.keys).counts.settled(request.shape.tenant, request, used)
         changes = _differences(request.shape.variant(admission.variant), request, used)
         if changes:
             head = [request.keys.base, self.process, admission.moment, REFUND_WITHIN]
@@ -170,12 +183,30 @@ class Admissions:
             return
         self.queue(request).told(*left)
 
+    def refuse(self, error: Callable[[LimitRequest], LimitError | None]) -> None:
+        """Ends the waits for which there is an error."""
+        for queue in self._queues.values():
+            queue.refuse(error)
+
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def _restored(self) -> None:
-        """After a lost subscription an admission may have been missed: whoever waits asks again."""
+        """After a lost subscription an admission may have been missed: whoever waits asks again, one by one.
+
+        What this process admitted alone is charged first.
+        """
+        for keys, buckets in self.outage.owed():
+            self.spawn(self._charge(keys, buckets), "baton-limit-charge")
         for queue in self._queues.values():
             queue.repeat_all()
+
+    async def _charge(self, keys: tuple[str, ...], buckets: dict[tuple[str, str], int]) -> None:
+        base = keys[0].removesuffix("provider")
+        changes = [value for bucket, interval in buckets.items() for value in (*bucket, interval)]
+        try:
+            await self.store.run(SETTLE, keys, (base, self.process, 0, 0, *changes), patience=1.0)
+        except StoreError as error:
+            logger.warning("what was admitted while Redis was away is not charged: %s", error)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs background work that this engine owns and ends."""

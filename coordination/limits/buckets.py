@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from coordination.errors import CostAboveLimit
+from coordination.limits.config import RedisAway
 from coordination.limits.units import FINEST, Costs, Unit
 
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -35,6 +36,7 @@ class Rate:
     """Microseconds: how much interval a full bucket holds."""
     ahead: int = HORIZON
     """Microseconds by which an admission may be told ahead of its moment."""
+    away: RedisAway = RedisAway.LOCAL_SHARE
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class Slots:
     limit: str
     set: str
     most: int
+    away: RedisAway = RedisAway.LOCAL_SHARE
 
 
 Check = Rate | Slots

@@ -5,8 +5,9 @@ A configuration is checked as a whole, `LimitsConfig.parse` lists all faults at 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -17,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from coordination.errors import CoordinationError, InvalidSettings
 from coordination.ids import check_name
 from coordination.limits.units import Scope, Unit
+
+logger = logging.getLogger("coordination.limits")
 
 CALLS: Final = "calls"
 """The name under which calls per tenant are limited; no provider can have it."""
@@ -95,6 +98,20 @@ class Limit(_Strict):
         if self.only and self.scope is Scope.PROVIDER:
             raise ValueError("only is for the other scopes: scope provider counts everybody")
         return self
+
+    def with_values(self, values: Mapping[str, Any]) -> Limit:
+        """The limit with what is different; a burst or margin that is then too large is cut.
+
+        Raises `ValidationError`.
+        """
+        merged = {**self.model_dump(exclude_unset=True), **values}
+        size = merged.get("limit")
+        if isinstance(size, int):
+            if "burst" not in values and self.burst is not None:
+                merged["burst"] = max(min(self.burst, size), 1)
+            if "transfer_margin" not in values and self.transfer_margin is not None:
+                merged["transfer_margin"] = max(min(self.transfer_margin, size - 1), 0)
+        return Limit.model_validate(merged)
 
     @property
     def burst_size(self) -> int:
@@ -204,8 +221,12 @@ class LimitsConfig:
 
     limits: LimitSettings = field(default_factory=LimitSettings)
     tenants: TenantSettings = field(default_factory=TenantSettings)
+    agreed: bool = True
+    """Whether limits and tenants have to agree; what an operator sets in need is not held to it."""
 
     def __post_init__(self) -> None:
+        if not self.agreed:
+            return
         from coordination.limits.agreement import disagreements
 
         if faults := list(disagreements(self)):
@@ -220,6 +241,27 @@ class LimitsConfig:
         if parsed_limits is None or parsed_tenants is None:
             raise InvalidSettings(listed(faults))
         return cls(limits=parsed_limits, tenants=parsed_tenants)
+
+    def with_limits(self, overrides: Mapping[str, Mapping[str, Any]], *, strict: bool = False) -> LimitsConfig:
+        """The same with what operators set: `provider/limit` -> what is different.
+
+        What fits no limit is left out; with `strict` it raises `InvalidSettings`.
+        """
+        providers = dict(self.limits.providers)
+        for name, values in overrides.items():
+            provider, _, limit = name.partition("/")
+            known = providers.get(provider)
+            if known is None or limit not in known.limits:
+                continue
+            try:
+                changed = known.limits[limit].with_values(values)
+            except ValidationError as error:
+                if strict:
+                    raise InvalidSettings(listed([fault_text(name, dict(f)) for f in error.errors()])) from None
+                logger.error("what is set for %s is no limit and does not hold: %s", name, error)
+                continue
+            providers[provider] = known.model_copy(update={"limits": {**known.limits, limit: changed}})
+        return replace(self, limits=self.limits.model_copy(update={"providers": providers}), agreed=False)
 
     def plan(self, tenant: str) -> Tenant | None:
         """What the tenant gets, its plan and its own entry merged; None if unknown tenants are refused."""

@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from coordination.errors import InvalidArgument
+from coordination.errors import InvalidArgument, LimitError, TenantBlocked, UnknownProvider
 from coordination.ids import DEFAULT_TENANT, ProcessId, RequestId, check_name, new_request_id
 from coordination.limits.admission import Admissions
 from coordination.limits.buckets import Shape, Slots
-from coordination.limits.config import CALLS, LimitsConfig
+from coordination.limits.config import LimitsConfig
+from coordination.limits.control import Control
 from coordination.limits.feedback import FEEDBACK, corrections
-from coordination.limits.request import LimitRequest
+from coordination.limits.files import FollowedFiles
+from coordination.limits.report import report
+from coordination.limits.request import Admission, LimitRequest
 from coordination.limits.reservation import CallLease, Reservation, Reserving
 from coordination.limits.shapes import Shapes, Subject
 from coordination.limits.units import FINEST, Costs, Unit, costs_of
+from coordination.limits.usage import ProviderUse
 from coordination.metrics import METRICS
 from coordination.store.store import Store
 
@@ -32,16 +36,85 @@ class Limits:
     def __init__(self, store: Store, process: ProcessId, config: LimitsConfig | None = None) -> None:
         self._store = store
         self._engine = Admissions(store, process)
-        self._shapes = Shapes(config or LimitsConfig())
+        self._config = config or LimitsConfig()
+        self._shapes = Shapes(self._config)
+        self._control = Control(store, self._renew)
+        self._following: asyncio.Task[None] | None = None
+
+    # -- configuration ------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> LimitsConfig:
-        """What is configured."""
+        """What holds: what was configured, with what operators set over it."""
         return self._shapes.config
 
     def configure(self, config: LimitsConfig) -> None:
         """Takes a new configuration from now on. What was admitted or waits stays as it is."""
-        self._shapes = Shapes(config)
+        self._config = config
+        self._renew()
+
+    def follow(self, files: FollowedFiles) -> None:
+        """Takes the configuration from files, now and whenever they change. Raises `InvalidSettings` for the first."""
+        self.configure(files.load())
+        self._following = asyncio.create_task(self._follow(files), name="baton-limit-files")
+
+    async def _follow(self, files: FollowedFiles) -> None:
+        while True:
+            self.configure(await files.next())
+
+    def _renew(self) -> None:
+        self._shapes = Shapes(self._config.with_limits(self._control.overrides), self._control.blocked)
+        self._engine.refuse(self._blocked)
+
+    def _blocked(self, request: LimitRequest) -> TenantBlocked | None:
+        tenant = request.shape.tenant
+        why = self._control.blocked.get(tenant)
+        return None if why is None else TenantBlocked(tenant, why)
+
+    async def set(self, provider: str, limit: str, values: Mapping[str, Any] | None) -> bool:
+        """Sets a limit for all processes at once, over what is configured: `{"limit": 100, "burst": 10}`.
+
+        It holds until it is set to None. True if that changed anything. Raises `InvalidSettings` for values that make
+        no limit, `UnknownProvider`.
+        """
+        known = self._shapes.config.limits.providers.get(provider)
+        if known is None or limit not in known.limits:
+            raise UnknownProvider(f"{provider}.{limit}", tuple(self._config.limits.providers))
+        if values is not None:
+            self._config.with_limits({f"{provider}/{limit}": dict(values)}, strict=True)
+        return await self._control.set(provider, limit, None if values is None else dict(values))
+
+    async def block(self, tenant: str, *, reason: str = "") -> bool:
+        """Refuses every new request and call of a tenant, in all processes, until `unblock`. True if it was not."""
+        return await self._control.block(tenant, reason)
+
+    async def unblock(self, tenant: str) -> bool:
+        """True if the tenant was blocked."""
+        return await self._control.unblock(tenant)
+
+    async def blocked(self) -> dict[str, str]:
+        """The tenants that operators have blocked, and why."""
+        await self._control.read()
+        return dict(self._control.blocked)
+
+    async def overrides(self) -> dict[str, dict[str, Any]]:
+        """`provider/limit` -> what operators have set."""
+        await self._control.read()
+        return dict(self._control.overrides)
+
+    async def show(self, provider: str, *, span: timedelta = timedelta(minutes=5)) -> ProviderUse:
+        """What the limits of a provider look like now, and who used it in the last minutes (at most 60).
+
+        `calls` is the name for calls. What processes counted is added up every five seconds.
+        """
+        await self._ready()
+        return await report(self._store, self._store.keys.limits(provider), self._shapes, provider, span)
+
+    async def _ready(self) -> None:
+        if not self._control.loaded:
+            await self._control.start()
+
+    # -- reserving ----------------------------------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -89,14 +162,27 @@ class Limits:
         return Reserving(lambda: self._reserve(subject, costs, priority, timeout))
 
     async def _reserve(self, subject: Subject, costs: Costs, priority: int, timeout: timedelta | None) -> Reservation:
+        await self._ready()
         shape = self._shapes.of(subject, frozenset(costs))
         shape.require_possible(costs)
-        loop = asyncio.get_running_loop()
-        now, rid = loop.time(), new_request_id()
+        rid = new_request_id()
         request = self._request(shape, costs, rid, rid, priority, timeout, None)
-        admission = await self._engine.admit(request)
-        METRICS.limit_admitted(subject.provider)
-        return self._keep(Reservation(self._engine, request, admission, loop.time() - now))
+        admission = await self._admit(request)
+        return self._keep(Reservation(self._engine, request, admission))
+
+    async def _admit(self, request: LimitRequest) -> Admission:
+        """Admits and counts."""
+        heartbeat = self._engine.heartbeat(request.keys)
+        tenant, counts = request.shape.tenant, heartbeat.counts
+        heartbeat.use()
+        try:
+            admission = await self._engine.admit(request)
+        except LimitError:
+            counts.add(tenant, "refused")
+            raise
+        METRICS.limit_admitted(request.shape.provider)
+        counts.admitted(tenant, request)
+        return admission
 
     def _request(
         self,
@@ -162,14 +248,12 @@ class Limits:
         timeout: timedelta | None,
         on_place: Callable[[int], None] | None,
     ) -> CallLease:
+        await self._ready()
         shape = self._shapes.calls(tenant, continuing=continuing)
-        loop = asyncio.get_running_loop()
-        now, slot = loop.time(), f"{tenant}/{check_name(room, 'room')}"
+        slot = f"{tenant}/{check_name(room, 'room')}"
         one: Costs = {Unit.STREAMS: FINEST}
         request = self._request(shape, one, new_request_id(), slot, priority, timeout, on_place)
-        admission = await self._engine.admit(request)
-        METRICS.limit_admitted(CALLS)
-        return self._keep(CallLease(self._engine, request, admission, loop.time() - now))
+        return self._keep(CallLease(self._engine, request, await self._admit(request)))
 
     # -- feedback -----------------------------------------------------------------------------------------------------
 
@@ -194,4 +278,9 @@ class Limits:
             await self._store.run(FEEDBACK, keys.keys, (keys.base, *changes))
 
     async def close(self) -> None:
+        """Ends what is held and all background work."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._control.close()
         await self._engine.close()

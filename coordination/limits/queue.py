@@ -8,10 +8,12 @@ waits and hears nothing looks, a second after the pump was due, whether it still
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from coordination.errors import LimitTimeout, StoreError, StoreUnavailable
+from coordination.errors import LimitError, LimitTimeout, StoreError, StoreUnavailable
 from coordination.limits.request import MICROSECONDS, Admission, LimitRequest
+from coordination.metrics import METRICS
 from coordination.store.keys import LimitKeys
 from coordination.store.scripts import Script
 
@@ -22,6 +24,8 @@ PUMP: Final = Script.load("limits/pump")
 
 PLACE_EVERY: Final = 2.0
 """Seconds between looks at the place of a request that is told it."""
+AWAY_AFTER: Final = 0.2
+"""Seconds between looks, in this process alone, whether the store is connected while somebody waits."""
 SILENCE: Final = 1.0
 """Seconds after which a process that waits looks whether the pump still runs."""
 
@@ -37,6 +41,7 @@ class Queue:
         self._listening: asyncio.Task[None] | None = None
         self._pump: asyncio.TimerHandle | None = None
         self._backstop: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._looking = False
         self.closed = False
 
@@ -63,6 +68,8 @@ class Queue:
         loop = asyncio.get_running_loop()
         request.admitted = loop.create_future()
         self._waiting[request.id] = request
+        if self._watch is None:
+            self._watch = loop.call_later(AWAY_AFTER, self._watch_store)
         self._queued(request, *queued)
         try:
             async with asyncio.timeout_at(request.give_up):
@@ -70,11 +77,13 @@ class Queue:
         except TimeoutError:
             self._withdraw(request)
             waited = loop.time() - request.entered_at
+            METRICS.limit_refused(self._provider, request.limit)
             raise LimitTimeout(self._provider, request.limit, request.shape.tenant, waited) from None
         except BaseException:
             self._withdraw(request)
             raise
         finally:
+            METRICS.limit_waited(self._provider, loop.time() - request.entered_at)
             del self._waiting[request.id]
             self._tidy()
 
@@ -138,6 +147,8 @@ class Queue:
             )
         except StoreUnavailable:
             left = (len(self._waiting), int(SILENCE * MICROSECONDS), 0)
+            if not self._engine.store.connected:
+                self.decide_alone()
         finally:
             self._looking = False
         if not left[0] and self._waiting:
@@ -187,10 +198,42 @@ class Queue:
             else:
                 self._queued(request, *fields)
 
+    def _watch_store(self, before: bool = True) -> None:
+        """Looks at the state of the connection, which costs nothing: away twice in a row, it is away."""
+        self._watch = None
+        if not self._waiting or self.closed:
+            return
+        connected = self._engine.store.connected
+        if not connected and not before:
+            self.decide_alone()
+        self._watch = asyncio.get_running_loop().call_later(AWAY_AFTER, self._watch_store, connected)
+
+    def decide_alone(self) -> None:
+        """The store is away: each request that waits goes by the policies of its limits."""
+        for request in list(self._waiting.values()):
+            if request.admitted is not None and not request.admitted.done() and not request.alone:
+                request.alone = True
+                self._engine.spawn(self._decide(request), "baton-limit-alone")
+
+    async def _decide(self, request: LimitRequest) -> None:
+        try:
+            _set(request, await self._engine.outage.admit(request))
+        except LimitError as error:
+            if request.admitted is not None and not request.admitted.done():
+                request.admitted.set_exception(error)
+        finally:
+            request.alone = False
+
+    def refuse(self, error: Callable[[LimitRequest], LimitError | None]) -> None:
+        """Ends the waits for which there is an error, and takes them out of the queue."""
+        for request in list(self._waiting.values()):
+            if (why := error(request)) is not None and request.admitted is not None and not request.admitted.done():
+                request.admitted.set_exception(why)
+
     def close(self) -> None:
         """Stops the timers and the subscription's task."""
         self.closed = True
-        for timer in (self._pump, self._backstop):
+        for timer in (self._pump, self._backstop, self._watch):
             if timer is not None:
                 timer.cancel()
         if self._listening is not None:

@@ -49,6 +49,8 @@ class LimitRequest:
     on_place: Callable[[int], None] | None = None
     """Told its place in its tenant's queue whenever that changes."""
     place: int = 0
+    alone: bool = False
+    """Whether this process is deciding on it, Redis being away."""
 
     @property
     def limit(self) -> str:

@@ -27,13 +27,13 @@ class Reservation:
 
     __slots__ = ("_admission", "_closed", "_engine", "_request", "_used", "lost", "waited")
 
-    def __init__(self, engine: Admissions, request: LimitRequest, admission: Admission, waited: float) -> None:
+    def __init__(self, engine: Admissions, request: LimitRequest, admission: Admission) -> None:
         self._engine = engine
         self._request = request
         self._admission = admission
         self._used: Costs = dict(request.costs)
         self._closed = False
-        self.waited = waited
+        self.waited = asyncio.get_running_loop().time() - request.entered_at
         """Seconds from the call to the admission."""
         self.lost = asyncio.Event()
         """Set when a slot that it holds is no longer its own: another may have it. Streams and calls only."""

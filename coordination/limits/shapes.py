@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 from coordination.errors import InvalidArgument, TenantBlocked, UnknownProvider, UnknownTenant
 from coordination.ids import check_name
 from coordination.limits.agreement import guarantees
 from coordination.limits.buckets import Check, Rate, Shape, Slots
-from coordination.limits.config import CALLS, Limit, LimitsConfig, Part, Provider, Tenant
+from coordination.limits.config import CALLS, Limit, LimitsConfig, Part, Provider, RedisAway, Tenant
 from coordination.limits.config import UnknownProvider as Policy
 from coordination.limits.units import Scope, Unit
 
@@ -35,8 +36,9 @@ class Subject:
 class Shapes:
     """The checks of a configuration. Made anew when the configuration changes."""
 
-    def __init__(self, config: LimitsConfig) -> None:
+    def __init__(self, config: LimitsConfig, blocked: Mapping[str, str] = MappingProxyType({})) -> None:
         self.config = config
+        self._blocked = blocked
         # Rooms and callers come and go: the oldest are forgotten.
         self.of = lru_cache(maxsize=4096)(self._of)
 
@@ -67,7 +69,7 @@ class Shapes:
             tenant=subject.tenant,
             weight=tenant.weight,
             guaranteed=tuple(guaranteed or ()) if shared else (),
-            ordinary=tuple(ordinary),
+            ordinary=tuple(replace(check, away=provider.away(check.limit)) for check in ordinary),
             names=tuple(check.limit for check in ordinary),
         )
 
@@ -78,13 +80,14 @@ class Shapes:
         own: list[Check] = [] if plan.calls is None else [_slots(f"ceiling/{tenant}", plan.calls)]
         every: list[Check] = [] if calls is None else [_slots("", calls.limit)]
         pool: list[Check] = [] if calls is None or not kept else [_slots("pool", calls.limit - kept)]
+        away = RedisAway.FAIL_OPEN if calls is None else calls.redis_away
         guaranteed = [_slots(f"guarantee/{tenant}", plan.guaranteed_calls)] if plan.guaranteed_calls else []
         shape = Shape(
             provider=CALLS,
             tenant=tenant,
             weight=plan.weight,
             guaranteed=tuple(every + guaranteed + own) if guaranteed else (),
-            ordinary=tuple(every + pool + own),
+            ordinary=tuple(replace(check, away=away) for check in every + pool + own),
             names=(CALLS,) * 3,
         )
         return shape.unbounded() if continuing else shape
@@ -100,6 +103,21 @@ class Shapes:
             if limit.unit is not Unit.STREAMS and own is not None and (not limit.only or own in limit.only):
                 yield _rate(name, limit, own)
 
+    def shared(self, provider: str) -> list[Check]:
+        """What all share of a provider, whole. Raises `UnknownProvider`."""
+        if provider == CALLS:
+            calls = self.config.limits.calls
+            return [] if calls is None else [_slots("", calls.limit)]
+        subject = Subject(provider=provider, tenant="", transfer=True)
+        found = self._provider(subject).limits.items()
+        shared = [(name, limit) for name, limit in found if limit.scope is Scope.PROVIDER]
+        return [
+            Slots(limit=name, set=f"s:{name}/", most=limit.limit)
+            if limit.unit is Unit.STREAMS
+            else _rate(name, limit, "")
+            for name, limit in shared
+        ]
+
     def _provider(self, subject: Subject) -> Provider:
         provider = self.config.limits.providers.get(subject.provider)
         if provider is not None:
@@ -110,6 +128,8 @@ class Shapes:
 
     def _tenant(self, name: str) -> Tenant:
         check_name(name, "tenant")
+        if name in self._blocked:
+            raise TenantBlocked(name, self._blocked[name])
         plan = self.config.plan(name)
         if plan is None:
             raise UnknownTenant(name)

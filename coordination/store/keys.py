@@ -4,8 +4,8 @@ A key is `<prefix>:<format version>:{<hash tag>}:<what>`. The hash tag puts all 
 each script touches one slot and runs unchanged on a single server, under Sentinel and in a Cluster.
 
 Lifetime: every key has a TTL. A key of a room lives `ROOM_TTL` beyond its last heartbeat, renewal or write, so nothing
-of a room is left a minute after it ended. Permanent by design are the keys of undelivered outbox items (`OutboxKeys`)
-and no others: they end when the items are delivered.
+of a room is left a minute after it ended. Permanent by design are the keys of undelivered outbox items (`OutboxKeys`),
+which end when the items are delivered, and what operators decided on limits (`LimitControlKeys`), and no others.
 """
 
 from __future__ import annotations
@@ -269,8 +269,26 @@ class OutboxKeys:
         return f"{self.base}set-aside"
 
 
-_PERMANENT: Final = re.compile(r"\{outbox/[^}]*\}:(c:.*|due|claims|set-aside)")
+_PERMANENT: Final = re.compile(r"\{outbox/[^}]*\}:(c:.*|due|claims|set-aside)|\{limits\}:(overrides|blocked)")
 """What follows the root in a key that has no TTL by design."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitControlKeys:
+    """What operators decided, for all providers. The two hashes are permanent: they outlive every worker.
+
+    overrides  hash: `<provider>/<limit>` -> what is set at run time (JSON)
+    blocked    hash: tenant -> why
+    channel    on which changes are told to all processes
+    """
+
+    overrides: str
+    blocked: str
+    channel: str
+
+    @property
+    def permanent(self) -> tuple[str, ...]:
+        return (self.overrides, self.blocked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,3 +347,8 @@ class Catalogue:
     def is_permanent(self, key: str) -> bool:
         """Whether a key has no TTL by design."""
         return key.startswith(self.root) and _PERMANENT.fullmatch(key.removeprefix(self.root)) is not None
+
+    @property
+    def limit_control(self) -> LimitControlKeys:
+        base = f"{self.root}{{limits}}:"
+        return LimitControlKeys(overrides=f"{base}overrides", blocked=f"{base}blocked", channel=f"{base}all")
