@@ -19,13 +19,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backend, failures, handover, locks, persistence, rooms
+from benchmarks import backend, failures, handover, limits, locks, persistence, rooms
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
 PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "locks": locks.measure,
     "handover": handover.measure,
+    "limits": limits.measure,
     "failures": failures.measure,
     "rooms": rooms.measure,
     "persistence": persistence.measure,

