@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Final
 
 from coordination.errors import CostAboveLimit
@@ -86,7 +87,7 @@ class Slots:
 Check = Rate | Slots
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """All checks for requests of one kind: same provider, tenant, names and units."""
 
@@ -103,12 +104,12 @@ class Shape:
         """The checks that an admission passed: variant 1 is within the guarantees."""
         return self.guaranteed if number == 1 else self.ordinary
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         """Microseconds by which an admission may be told ahead of its moment."""
         return min((check.ahead for check in self.ordinary if isinstance(check, Rate)), default=HORIZON)
 
-    @property
+    @cached_property
     def holds_slots(self) -> bool:
         return any(isinstance(check, Slots) for check in self.ordinary)
 
@@ -123,27 +124,41 @@ class Shape:
         slots = tuple(replace(check, most=10**12) for check in self.ordinary if isinstance(check, Slots))
         return replace(self, guaranteed=(), ordinary=slots)
 
-    def require_possible(self, costs: Costs) -> None:
-        """Raises `CostAboveLimit` for a cost that could never pass."""
+    def prepared(self, costs: Costs, slot: str) -> tuple[int, list[str | int]]:
+        """What a request costs its tenant's share in microseconds, and its checks as the scripts take them.
+
+        The checks are the number of values of the first variant, those values, and those of the second; four a check.
+        Raises `CostAboveLimit` for a cost that could never pass.
+        """
+        ordinary: list[str | int] = []
+        shared = most = 0
         for check in self.ordinary:
-            if isinstance(check, Rate) and costs[check.unit] > check.quantity:
-                raise CostAboveLimit(self.provider, check.limit, costs[check.unit] / FINEST, check.quantity / FINEST)
-            if isinstance(check, Slots) and check.most < 1:
-                raise CostAboveLimit(self.provider, check.limit, 1, check.most)
+            if isinstance(check, Slots):
+                if check.most < 1:
+                    raise CostAboveLimit(self.provider, check.limit, 1, check.most)
+                ordinary += ("s", check.set, check.most, slot)
+                continue
+            cost = costs[check.unit]
+            if cost > check.quantity:
+                raise CostAboveLimit(self.provider, check.limit, cost / FINEST, check.quantity / FINEST)
+            interval = -(-cost * check.period // check.quantity)
+            ordinary += (check.hash, check.field, interval, check.slack)
+            most = interval if interval > most else most
+            if check.hash == "provider" and interval > shared:
+                shared = interval
+        share = int((shared or most or 1_000_000) / self.weight) or 1
+        guaranteed = self._guaranteed(costs, slot) if self.guaranteed else []
+        return share, [len(guaranteed), *guaranteed, *ordinary]
 
-    def values(self, checks: tuple[Check, ...], costs: Costs, slot: str) -> list[str | int]:
-        """The checks as the scripts take them, four values each."""
+    def _guaranteed(self, costs: Costs, slot: str) -> list[str | int]:
         values: list[str | int] = []
-        for check in checks:
-            if isinstance(check, Rate):
-                values += (check.hash, check.field, check.interval(costs[check.unit]), check.slack)
-            else:
+        for check in self.guaranteed:
+            if isinstance(check, Slots):
                 values += ("s", check.set, check.most, slot)
+                continue
+            interval = check.interval(costs[check.unit])
+            if check.hash == "guarantee" and interval > check.slack:
+                # More than the guaranteed burst is no part of the guarantee: it would use up what others are promised.
+                return []
+            values += (check.hash, check.field, interval, check.slack)
         return values
-
-    def share_cost(self, costs: Costs) -> int:
-        """Microseconds by which an admission moves its tenant's turn on: its largest part of what all share."""
-        rates = [check for check in self.ordinary if isinstance(check, Rate)]
-        shared = [check for check in rates if check.hash == "provider"] or rates
-        most = max((check.interval(costs[check.unit]) for check in shared), default=1_000_000)
-        return max(int(most / self.weight), 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from coordination.errors import InvalidArgument, LimitError, TenantBlocked, UnknownProvider
-from coordination.ids import DEFAULT_TENANT, ProcessId, RequestId, check_name, new_request_id
+from coordination.ids import DEFAULT_TENANT, ProcessId, RequestId, check_name
 from coordination.limits.admission import Admissions
 from coordination.limits.buckets import Shape, Slots
 from coordination.limits.config import LimitsConfig
@@ -36,6 +37,7 @@ class Limits:
     def __init__(self, store: Store, process: ProcessId, config: LimitsConfig | None = None) -> None:
         self._store = store
         self._engine = Admissions(store, process)
+        self._numbers = itertools.count(1)
         self._config = config or LimitsConfig()
         self._shapes = Shapes(self._config)
         self._control = Control(store, self._renew)
@@ -162,10 +164,10 @@ class Limits:
         return Reserving(lambda: self._reserve(subject, costs, priority, timeout))
 
     async def _reserve(self, subject: Subject, costs: Costs, priority: int, timeout: timedelta | None) -> Reservation:
-        await self._ready()
+        if not self._control.loaded:
+            await self._control.start()
         shape = self._shapes.of(subject, frozenset(costs))
-        shape.require_possible(costs)
-        rid = new_request_id()
+        rid = self._new_id()
         request = self._request(shape, costs, rid, rid, priority, timeout, None)
         admission = await self._admit(request)
         return self._keep(Reservation(self._engine, request, admission))
@@ -178,11 +180,15 @@ class Limits:
         try:
             admission = await self._engine.admit(request)
         except LimitError:
-            counts.add(tenant, "refused")
+            counts.refused(tenant)
             raise
         METRICS.limit_admitted(request.shape.provider)
         counts.admitted(tenant, request)
         return admission
+
+    def _new_id(self) -> RequestId:
+        """Unique: the process's own random id, and a number."""
+        return RequestId(f"{self._engine.process}.{next(self._numbers)}")
 
     def _request(
         self,
@@ -252,7 +258,7 @@ class Limits:
         shape = self._shapes.calls(tenant, continuing=continuing)
         slot = f"{tenant}/{check_name(room, 'room')}"
         one: Costs = {Unit.STREAMS: FINEST}
-        request = self._request(shape, one, new_request_id(), slot, priority, timeout, on_place)
+        request = self._request(shape, one, self._new_id(), slot, priority, timeout, on_place)
         return self._keep(CallLease(self._engine, request, await self._admit(request)))
 
     # -- feedback -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from coordination.ids import ProcessId, RequestId, new_request_id
+from coordination.ids import ProcessId, RequestId
 from coordination.limits.buckets import Shape
 from coordination.limits.config import CALLS
 from coordination.limits.units import Costs
@@ -52,17 +52,19 @@ class LimitRequest:
     alone: bool = False
     """Whether this process is deciding on it, Redis being away."""
 
+    share: int = field(init=False)
+    """Microseconds that it costs its tenant's share."""
+    checks: list[str | int] = field(init=False)
+    """Number of values of the first variant, its checks, and those of the second."""
+
+    def __post_init__(self) -> None:
+        self.share, self.checks = self.shape.prepared(self.costs, self.slot)
+
     @property
     def limit(self) -> str:
         """The limit that holds it up."""
         names = self.shape.names
         return names[self.held_up_by] if self.held_up_by < len(names) else ""
-
-    def checks(self) -> list[str | int]:
-        """Number of values of the first variant, its checks, and those of the second."""
-        shape = self.shape
-        first = shape.values(shape.guaranteed, self.costs, self.slot) if shape.guaranteed else []
-        return [len(first), *first, *shape.values(shape.ordinary, self.costs, self.slot)]
 
     def admit_args(self, now: float) -> list[str | int]:
         """ARGV of limits/admit."""
@@ -74,20 +76,20 @@ class LimitRequest:
             self.shape.tenant,
             self.priority,
             int(life * MICROSECONDS),
-            self.shape.share_cost(self.costs),
+            self.share,
             self.shape.horizon,
-            *self.checks(),
+            *self.checks,
         ]
 
     def for_slots_again(self) -> LimitRequest:
         """A request for the same slots, without the rates, that does not wait. A call that goes on is not refused."""
         now = asyncio.get_running_loop().time()
         shape = self.shape.unbounded() if self.shape.provider == CALLS else self.shape.slots_only()
-        return replace(self, id=new_request_id(), shape=shape, entered_at=now, give_up=now, admitted=None)
+        return replace(self, id=RequestId(f"{self.id}+"), shape=shape, entered_at=now, give_up=now, admitted=None)
 
     def withdraw_args(self) -> list[str | int]:
         """ARGV of limits/withdraw."""
-        return [self.keys.base, self.id, self.process, self.shape.tenant, *self.checks()]
+        return [self.keys.base, self.id, self.process, self.shape.tenant, *self.checks]
 
 
 UNBOUNDED = 86_400.0

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 from coordination.errors import InvalidArgument, TenantBlocked, UnknownProvider, UnknownTenant
 from coordination.ids import check_name
@@ -16,8 +17,7 @@ from coordination.limits.config import UnknownProvider as Policy
 from coordination.limits.units import Scope, Unit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(NamedTuple):
     """Who asks: names for the scopes."""
 
     provider: str

@@ -19,6 +19,9 @@ class Unit(StrEnum):
     STREAMS = "streams"
     """Connections that are open at the same time; held, not used up."""
 
+    # An enum's own hash is a call into Python; units are looked up some twenty times for each admission.
+    __hash__ = str.__hash__
+
 
 class Scope(StrEnum):
     """Whose use is counted together."""
@@ -59,7 +62,10 @@ def amount(unit: Unit, value: float, *, zero: bool = False) -> int:
 
 def costs_of(values: dict[Unit, float | None]) -> Costs:
     """What a request costs. Raises `InvalidArgument` for an amount that is 0, negative or no number, or none at all."""
-    costs = {unit: amount(unit, value) for unit, value in values.items() if value is not None}
+    costs: Costs = {}
+    for unit, value in values.items():
+        if value is not None:
+            costs[unit] = value * FINEST if type(value) is int and value > 0 else amount(unit, value)
     if not costs:
         raise InvalidArgument(
             "Nothing was asked for: give requests=, tokens=, characters=, audio_seconds= or streams=."

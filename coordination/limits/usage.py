@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coordination.limits.request import LimitRequest
-from coordination.limits.units import FINEST, Costs
+from coordination.limits.units import FINEST, Costs, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,30 +52,31 @@ class ProviderUse:
 
 
 class Counts:
-    """What this process has not yet added up; names are `<tenant> TAB <what>`."""
+    """What this process has not yet added up, by tenant and what was counted."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
 
-    def add(self, tenant: str, what: str, many: int = 1) -> None:
-        self._counts[f"{tenant}\t{what}"] += many
+    def refused(self, tenant: str) -> None:
+        self._counts[tenant, "refused"] += 1
 
     def admitted(self, tenant: str, request: LimitRequest) -> None:
         """Counts an admission at what was reserved; what is settled corrects it."""
-        self._counts[f"{tenant}\tadmitted"] += 1
+        counts = self._counts
+        counts[tenant, "admitted"] += 1
         if request.waited:
-            self._counts[f"{tenant}\twaited"] += 1
+            counts[tenant, "waited"] += 1
         for unit, cost in request.costs.items():
-            self._counts[f"{tenant}\tunit:{unit.value}"] += cost
+            counts[tenant, unit] += cost
 
     def settled(self, tenant: str, request: LimitRequest, used: Costs) -> None:
         for unit, cost in request.costs.items():
             if difference := used[unit] - cost:
-                self._counts[f"{tenant}\tunit:{unit.value}"] += difference
+                self._counts[tenant, unit] += difference
 
     def take(self) -> list[str | int]:
         """The counts as the script takes them; forgotten here."""
-        flat = [value for pair in self._counts.items() for value in pair]
+        flat = [value for (tenant, what), many in self._counts.items() for value in (f"{tenant}\t{what}", many)]
         self._counts.clear()
         return flat
 
@@ -94,7 +95,7 @@ def summed(minutes: Sequence[Sequence[bytes]]) -> tuple[TenantUse, ...]:
             admitted=counts["admitted"],
             waited=counts["waited"],
             refused=counts["refused"],
-            units={what[5:]: many / FINEST for what, many in counts.items() if what.startswith("unit:")},
+            units={unit.value: counts[unit.value] / FINEST for unit in Unit if unit.value in counts},
             share=counts["admitted"] / every,
         )
         for tenant, counts in totals.items()

@@ -8,12 +8,16 @@
 local LEAD = 100000
 local OVERDUE = 300000
 local LONGEST_LOOK = 10000000
-local FORSAKEN = 10000000
+local FORSAKEN = 2000000
 local REMEMBERED = 30000000
 local MOST_TENANTS = 256
 local MOST_ADMITTED = 128
 local MOST_REFUSED = 64
+local MOST_DEAF = 256
 local AHEAD = 8
+
+-- Processes that did not hear a push in this run of the script.
+local unheard = {}
 
 -- A little before the first of those who wait can pass: the push is there in time, and no part of the rate is lost.
 local function look_at(at, horizon) return at - math.min(LEAD, horizon / 2) end
@@ -66,35 +70,45 @@ local function tag_on(t, cost)
 end
 
 -- Admits one entry: pushes to its process first, for what nobody hears is not charged. `own` needs no push, its caller
--- reads the reply. Returns false if there was no receiver.
+-- reads the reply. Without a receiver the entry is skipped and keeps its place, for a process that only lost its
+-- subscription; after two seconds it is dropped, and such a process queues it again. Returns 'given', 'skipped' or
+-- 'dropped'.
 local function give(t, w, first, last, variant, at, now, own)
   if w.rid ~= own then
     local message = 'admit ' .. w.rid .. ' ' .. variant .. ' ' .. digits(at) .. ' ' .. digits(at - now)
-    if redis.call('SPUBLISH', ARGV[1] .. 'p:' .. w.process, message) == 0 then
-      if w.arrived + FORSAKEN < now then leave(t.name, w[1], w.rid) end
-      return false
+    local deaf = unheard[w.process] or redis.call('SPUBLISH', ARGV[1] .. 'p:' .. w.process, message) == 0
+    if deaf then
+      unheard[w.process] = true
+      if w.arrived + FORSAKEN > now then return 'skipped' end
+      leave(t.name, w[1], w.rid)
+      return 'dropped'
     end
   end
   take(w, first, last, at, now)
   leave(t.name, w[1], w.rid)
   redis.call('ZADD', KEYS[4], digits(at), w.rid .. ' ' .. variant)
   tag_on(t, w.cost)
-  return true
+  return 'given'
 end
 
 -- Tenants within their guarantees go first, whatever the tags say.
 local function give_guaranteed(t, now, own, result)
-  while result.many < MOST_ADMITTED do
-    local w = entry_of(t.name, 0, now)
+  local skip = 0
+  while result.many < MOST_ADMITTED and skip < MOST_DEAF do
+    local w = entry_of(t.name, skip, now)
     if not w or w.split == 7 then return end
     local at = passes_at(w, 8, w.split, now)
     if at > now + w.horizon then
       result.next = math.min(result.next, look_at(at, w.horizon))
       return
     end
-    if not give(t, w, 8, w.split, 1, at, now, own) then return end
-    result.many = result.many + 1
-    if w.rid == own then result.own, result.variant = at, 1 end
+    local outcome = give(t, w, 8, w.split, 1, at, now, own)
+    if outcome == 'given' then
+      result.many = result.many + 1
+      if w.rid == own then result.own, result.variant = at, 1 end
+    elseif outcome == 'skipped' then
+      skip = skip + 1
+    end
   end
 end
 
@@ -114,11 +128,16 @@ local function give_in_turn(t, now, own, result, closed)
   if not shut then
     local at, worst = passes_at(w, w.split + 1, #w, now)
     if at <= now + w.horizon then
-      if give(t, w, w.split + 1, #w, 2, at, now, own) then
+      local outcome = give(t, w, w.split + 1, #w, 2, at, now, own)
+      if outcome == 'given' then
         result.many = result.many + 1
         if w.rid == own then result.own, result.variant = at, 2 end
-        return true
+      elseif outcome == 'skipped' then
+        -- Those whom nobody can reach do not count among the few that are looked at behind a head that has to wait.
+        t.skip, t.deaf = t.skip + 1, t.deaf + 1
+        result.next = math.min(result.next, now + FORSAKEN)
       end
+      return t.deaf < MOST_DEAF
     else
       closed[w[worst] .. '\n' .. w[worst + 1]] = true
       result.next = math.min(result.next, look_at(at, w.horizon))
@@ -126,7 +145,7 @@ local function give_in_turn(t, now, own, result, closed)
   end
   result.refused = result.refused + 1
   t.skip = t.skip + 1
-  return t.skip < AHEAD
+  return t.skip - t.deaf < AHEAD
 end
 
 -- Admits, in order, all who pass within the horizon. Returns {many, own = when `own` may go, variant, next = when it is
@@ -136,7 +155,7 @@ local function pump(now, own)
   local found = redis.call('ZRANGE', KEYS[3], 0, MOST_TENANTS - 1, 'WITHSCORES')
   local tenants, closed = {}, {}
   for i = 1, #found, 2 do
-    local t = {name = found[i], tag = tonumber(found[i + 1]), skip = 0}
+    local t = {name = found[i], tag = tonumber(found[i + 1]), skip = 0, deaf = 0}
     give_guaranteed(t, now, own, result)
     tenants[#tenants + 1] = t
   end
