@@ -96,7 +96,7 @@ async def test_decisions_are_the_only_keys_without_a_ttl(coordinator: Coordinato
     names = [name.decode() for name in await store.command("KEYS", "*")]
     eternal = {name for name in names if await store.command("PTTL", name) == -1}
 
-    assert eternal == set(store.keys.permanent)
+    assert eternal == set(store.keys.limit_control.permanent)
 
 
 async def test_who_uses_what_is_shown(coordinator: Coordinator, other: Coordinator) -> None:
