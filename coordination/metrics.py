@@ -68,7 +68,7 @@ class Metrics:
         return _counter("baton_limit_refusals", "Requests that a limit refused, or kept too long.", "provider", "limit")
 
     @cached_property
-    def _alone(self) -> Counter:
+    def _limit_alone(self) -> Counter:
         return _counter("baton_limit_alone", "Requests that a process admitted alone, Redis being away.", "provider")
 
     @cached_property
@@ -133,7 +133,7 @@ class Metrics:
         _child(self._limit_refusals, provider, limit).inc()
 
     def limit_alone(self, provider: str) -> None:
-        _child(self._alone, provider).inc()
+        _child(self._limit_alone, provider).inc()
 
     def limit_admitted(self, provider: str) -> None:
         _child(self._admissions, provider).inc()
