@@ -111,3 +111,41 @@ async def test_grant_to_an_agent_that_is_not_there_names_those_who_are(url: str,
 
     assert answer.status == 4
     assert "billing (billing-1)" in answer.complaint
+
+
+async def test_drain_asks_the_agents_of_a_room_to_leave(url: str) -> None:
+    async with Coordinator.open(url) as coordinator:
+        room = coordinator.room(ROOM, tenant="acme")
+        members = [
+            await room.roster.join(agent=AgentId(f"{role}-1"), role=RoleName(role), worker=WorkerId("worker-1"))
+            for role in ("billing", "technical")
+        ]
+        answer = await baton(
+            "agents", "drain", ROOM, "--agent", "billing", "--tenant", "acme", "--redis-url", url, "--json"
+        )
+        async with asyncio.timeout(SOON):
+            await members[0].asked_to_leave.wait()
+
+        assert (answer.status, json.loads(answer.output)) == (0, {"asked": ["billing-1"]})
+        assert not members[1].asked_to_leave.is_set()
+        await room.close()
+
+
+async def test_drain_of_a_worker_reaches_it_and_says_when_there_is_none(url: str) -> None:
+    told: list[str] = []
+    worker = WorkerId("worker-1")
+    async with Coordinator.open(url) as coordinator, coordinator.presence(worker, told.append).kept():
+        listed = await baton("workers", "--redis-url", url, "--json")
+        answer = await baton("agents", "drain", "--worker", worker, "--redis-url", url)
+        nobody = await baton("agents", "drain", "--worker", "worker-2", "--redis-url", url)
+
+    assert [entry["worker"] for entry in json.loads(listed.output)] == [worker]
+    assert (answer.status, told) == (0, ["drain"])
+    assert nobody.status == 4
+    assert "worker-1" in nobody.complaint
+
+
+async def test_drain_wants_a_room_or_a_worker_and_not_both(url: str) -> None:
+    answer = await baton("agents", "drain", "--redis-url", url)
+
+    assert answer.status == 2
