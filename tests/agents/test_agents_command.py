@@ -46,7 +46,7 @@ def test_a_scenario_is_found_by_its_path_too(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scenario_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(NoSuchScenario, match="hang-up, other-order"):
+    with pytest.raises(NoSuchScenario, match="hang-up, limits, other-order"):
         find_scenario("nothing")
 
 
