@@ -28,7 +28,7 @@ from coordination.livekit.linking import CallWatch
 from coordination.livekit.messages import FloorAnnouncement, FloorWitness, announce
 from coordination.livekit.record import RoomRecord, SessionRecord
 from coordination.livekit.relocation import Relocation
-from coordination.livekit.resume import plan_resume
+from coordination.livekit.resume import ResumeAction, plan_resume
 from coordination.livekit.room_events import on_room
 from coordination.livekit.silence import RoomSilencer
 from coordination.livekit.succession import Succession
@@ -230,7 +230,10 @@ class Seat:
             entry.kind = EntryKind.RESUMED
         elif entry.continuation is None or not entry.continuation.given_up:
             granted = moment(self.lease.fence) if self.lease is not None else datetime.now(UTC)
-            entry.resume = plan_resume(turns, now=granted)
+            resume = plan_resume(turns, now=granted)
+            # Another role speaks up even where nothing was open: the caller is to know whom they have on the line.
+            if resume is not None and (resume.action is not ResumeAction.WAIT or spoken[-1].role == self.role):
+                entry.resume = resume
 
     async def _catch_up(self, continuation: Continuation | None) -> None:
         try:
