@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import timedelta
 
 import pytest
@@ -44,6 +45,21 @@ async def test_the_first_agent_greets_announces_itself_and_names_the_caller_in_t
         assert record["baton"]["caller"] == "caller"
         assert record["baton"]["role"] == "receptionist"
         assert record["baton"]["fence"] == announced[0].fence
+
+
+async def test_a_grant_carries_a_higher_fence_than_the_one_in_the_rooms_metadata(
+    make_room: RoomFactory, redis_url: str
+) -> None:
+    """Redis knows nothing of this call any more, and its clock is behind what was granted."""
+    ahead = time.time_ns() // 1000 + 600_000_000
+    record = {"baton": {"v": 1, "tenant": "default", "caller": "caller", "role": "billing", "fence": ahead}}
+    async with gathering(await make_room(metadata=json.dumps(record)), redis_url) as team:
+        reception = await team.join("receptionist")
+        await team.holder("receptionist")
+        await eventually(lambda: reception.said, "it speaks")
+
+        assert reception.seat.lease is not None
+        assert reception.seat.lease.fence > ahead
 
 
 async def test_agents_link_to_the_caller_and_not_to_who_joins_later(make_room: RoomFactory, redis_url: str) -> None:
