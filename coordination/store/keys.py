@@ -58,6 +58,19 @@ class LeaseKeys:
     channel: str
     everyone: str
 
+    @classmethod
+    def under(cls, lease: str, *, channel: str, events: str = "", everyone: str = "") -> LeaseKeys:
+        """The keys of the resource whose lease is kept in `lease`."""
+        return cls(
+            lease=lease,
+            queue=f"{lease}:queue",
+            waiters=f"{lease}:waiters",
+            cancelled=f"{lease}:cancelled",
+            events=events,
+            channel=channel,
+            everyone=everyone,
+        )
+
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """KEYS of every lease script, in their order; a lease without events repeats its own key there."""
@@ -72,16 +85,7 @@ class RoomKeys:
 
     @cached_property
     def floor(self) -> LeaseKeys:
-        b = self.base
-        return LeaseKeys(
-            lease=f"{b}floor",
-            queue=f"{b}floor:queue",
-            waiters=f"{b}floor:waiters",
-            cancelled=f"{b}floor:cancelled",
-            events=self.events,
-            channel=self.channel,
-            everyone=self.everyone,
-        )
+        return LeaseKeys.under(f"{self.base}floor", channel=self.channel, events=self.events, everyone=self.everyone)
 
     @property
     def roster(self) -> str:
@@ -227,16 +231,7 @@ class FleetKeys:
 
     def post(self, name: str) -> LeaseKeys:
         """The lease of a post that one worker of the fleet fills: `watcher`, `deputy`."""
-        lease = f"{self.base}{name}"
-        return LeaseKeys(
-            lease=lease,
-            queue=f"{lease}:queue",
-            waiters=f"{lease}:waiters",
-            cancelled=f"{lease}:cancelled",
-            events="",
-            channel=f"{self.base}p:",
-            everyone="",
-        )
+        return LeaseKeys.under(f"{self.base}{name}", channel=f"{self.base}p:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,16 +310,7 @@ class Catalogue:
     def lock(self, resource: str) -> LeaseKeys:
         check_name(resource, "lock")
         base = f"{self.root}{self.lock_tag(resource)}:"
-        lease = f"{base}lock:{resource}"
-        return LeaseKeys(
-            lease=lease,
-            queue=f"{lease}:queue",
-            waiters=f"{lease}:waiters",
-            cancelled=f"{lease}:cancelled",
-            events="",
-            channel=f"{base}p:",
-            everyone="",
-        )
+        return LeaseKeys.under(f"{base}lock:{resource}", channel=f"{base}p:")
 
     def lock_tag(self, resource: str) -> str:
         return f"{{locks/{zlib.crc32(resource.encode()) % LOCK_TAGS}}}"
