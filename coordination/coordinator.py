@@ -110,7 +110,7 @@ class Coordinator:
         chosen = target if target is not None else self.settings.require_redis_url()
         self._store = Store(chosen, prefix=self.settings.prefix, allow_eviction=self.settings.allow_eviction)
         self.process: ProcessId = new_process_id()
-        self._engine = LeaseEngine(self._store, self.process)
+        self._engine = LeaseEngine(self._store, self.process, replicas=self.settings.acknowledge_replicas)
         self._locks = Locks(self._engine)
         self._follow_files = limits is None
         self.limits = Limits(self._store, self.process, limits)

@@ -40,6 +40,17 @@ class StoreUnavailable(StoreError):
     retryable = True
 
 
+class GrantNotReplicated(StoreUnavailable):
+    """Too few replicas confirmed a grant in time: it was given back, and nothing was done under it."""
+
+    def __init__(self, resource: str, wanted: int, confirmed: int, within: float) -> None:
+        self.resource, self.wanted, self.confirmed, self.within = resource, wanted, confirmed, within
+        super().__init__(
+            f"The grant of {resource} was confirmed by {confirmed} of {wanted} replicas within {within:.3g} s: it was "
+            "given back. Bring the replicas back, or ask for fewer (acknowledge_replicas, BATON_ACKNOWLEDGE_REPLICAS)."
+        )
+
+
 class StoreRefused(StoreError):
     """Redis answered and refuses: authentication, rights, read-only, out of memory, too old, evicting."""
 

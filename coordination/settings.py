@@ -41,6 +41,9 @@ class CoordinatorSettings(BaseSettings):
     """First part of every key; two installations that share a database need two prefixes."""
     allow_eviction: bool = False
     """Accept a server that may evict keys under memory pressure, leases included."""
+    acknowledge_replicas: int = Field(default=0, ge=0, le=16)
+    """A grant is used only when so many replicas have confirmed that they know of it (WAIT). With too few of them for
+    half a second it is given back: nobody is granted anything then."""
     limits_file: Path | None = None
     """The limits of providers (YAML); looked at again when it changes."""
     tenants_file: Path | None = None

@@ -11,9 +11,9 @@ import logging
 from datetime import timedelta
 from typing import Final
 
-from coordination.errors import LeaseTimeout, RequestCancelled, StoreError, StoreUnavailable
+from coordination.errors import GrantNotReplicated, LeaseTimeout, RequestCancelled, StoreError, StoreUnavailable
 from coordination.ids import AgentId, ProcessId
-from coordination.leases.keeper import Keeper
+from coordination.leases.keeper import REPLICATED_WITHIN, Keeper
 from coordination.leases.lease import Lease, LossReason
 from coordination.leases.request import MICROSECONDS, UNBOUNDED, LeaseRequest, Pending
 from coordination.leases.waiting import WaitingRoom
@@ -41,8 +41,10 @@ UNREACHABLE_RETRY: Final = 0.25
 class LeaseEngine:
     """All pending requests of one process, and its keeper. Not thread-safe: one event loop."""
 
-    def __init__(self, store: Store, process: ProcessId) -> None:
+    def __init__(self, store: Store, process: ProcessId, *, replicas: int = 0) -> None:
+        """A grant is used once so many `replicas` have confirmed it; 0 does not ask them."""
         self.store = store
+        self._replicas = replicas
         self.process = process
         self.keeper = Keeper(store)
         self._rooms: dict[str, WaitingRoom] = {}
@@ -56,7 +58,8 @@ class LeaseEngine:
     async def acquire(self, request: LeaseRequest, timeout: timedelta | None) -> Lease:
         """Waits for the lease. Raises `LeaseTimeout` after `timeout`; None waits without a bound.
 
-        Cancelled or timed out, nothing of the request stays: no lease, no queue entry.
+        Cancelled or timed out, nothing of the request stays: no lease, no queue entry. Raises `GrantNotReplicated`
+        where replicas have to confirm a grant and did not; it was given back then.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -68,6 +71,9 @@ class LeaseEngine:
             lease = await self._first_reply(pending)
             if lease is None:
                 lease = await self._wait(pending)
+            await self._replicate(lease)
+        except GrantNotReplicated:
+            raise
         except BaseException:
             self._withdraw(request)
             raise
@@ -112,7 +118,9 @@ class LeaseEngine:
         try:
             await self.listen(request.keys)
             await self.ask_once(pending, wait=False)
-            return pending.granted.result() if pending.granted.done() else None
+            return await self._replicate(pending.granted.result()) if pending.granted.done() else None
+        except GrantNotReplicated:
+            raise
         except BaseException:
             self._withdraw(request)
             raise
@@ -135,7 +143,10 @@ class LeaseEngine:
             if (early := self._early.pop(request.id)) is not None:
                 self._on_grant(request.id, *early)
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                return await asyncio.shield(pending.granted)
+                lease = await asyncio.shield(pending.granted)
+            return await self._replicate(lease)
+        except GrantNotReplicated:
+            raise
         except TimeoutError:
             self._withdraw(request)
             raise LeaseTimeout(request.resource, loop.time() - pending.entered_at) from None
@@ -145,6 +156,13 @@ class LeaseEngine:
         finally:
             self._early.pop(request.id, None)
             self._pending.pop(request.id, None)
+
+    async def _replicate(self, lease: Lease) -> Lease:
+        """The lease, once enough replicas know of it. Raises `GrantNotReplicated`; it was given back then."""
+        if self._replicas and (confirmed := await self.keeper.replicate(lease, self._replicas)) < self._replicas:
+            await lease.release()
+            raise GrantNotReplicated(lease.resource, self._replicas, confirmed, REPLICATED_WITHIN)
+        return lease
 
     def anticipate(self, request_id: str) -> None:
         """Keeps a grant that is pushed to this request before `expect` is called for it."""

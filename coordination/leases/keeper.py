@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from coordination.errors import StoreError, StoreRefused, StoreUnavailable
@@ -30,6 +30,8 @@ SETTLE: Final = Script.load("lease/settle")
 RENEWALS_PER_TTL: Final = 3
 RETRY: Final = 0.05
 """Seconds between attempts to renew while the store is away."""
+REPLICATED_WITHIN: Final = 0.5
+"""Seconds for replicas to confirm a grant, where that is asked for: they need a round trip."""
 SEEN_FOR: Final = 50.0
 """Seconds for which the server must still know a fence that this process saw: less than the keys live."""
 
@@ -117,38 +119,61 @@ class Keeper:
             while lease.reason is None:
                 sent_at, doubts = loop.time(), lease.doubts
                 try:
-                    won, fence, _, holder = await self._send_renewal(lease)
+                    reply = await self._store.run(RENEW, request.keys.keys, self._renewal_of(lease))
                 except StoreError as error:
                     if isinstance(error, StoreRefused):
                         logger.error("a lease on %s cannot be renewed: %s", request.resource, error)
                     await asyncio.sleep(RETRY)
                     continue
-                if not won:
-                    self.saw(request.keys.lease, fence)
-                    self.lose(lease, LossReason.SUPERSEDED if holder else LossReason.EXPIRED)
-                elif self._ran_out(lease):
-                    # The server vouches for what was given up here meanwhile: nobody else would give it back.
-                    self.spawn(self._release_later(request), "baton-release")
-                elif lease.reason is None:
-                    if loop.time() >= sent_at + request.ttl_us / MICROSECONDS:
-                        continue  # Read too late to say anything: this process was stopped.
-                    self._confirm(lease, fence, sent_at, doubts)
-                    if lease.doubtful:
-                        continue  # The reply is older than the doubt.
-                return
+                if self._read_renewal(lease, reply, sent_at, doubts):
+                    return
         finally:
             expiry.cancel()
+
+    async def replicate(self, lease: Lease, replicas: int) -> int:
+        """Renews the lease, and waits for `replicas` to have that, and so the grant before it; how many have.
+
+        0 also if the server does not vouch for the lease any more, or is away. Raises `StoreRefused`.
+        """
+        sent_at, doubts = asyncio.get_running_loop().time(), lease.doubts
+        keys, own = lease.request.keys.keys, self._renewal_of(lease)
+        try:
+            reply, confirmed = await self._store.run_replicated(
+                RENEW, keys, own, replicas=replicas, within=REPLICATED_WITHIN, patience=REPLICATED_WITHIN
+            )
+        except StoreUnavailable as error:
+            logger.warning("no replica can be asked about a lease on %s: %s", lease.resource, error)
+            return 0
+        self._read_renewal(lease, reply, sent_at, doubts)
+        return confirmed if lease.reason is None else 0
+
+    def _read_renewal(self, lease: Lease, reply: Sequence[Any], sent_at: float, doubts: int) -> bool:
+        """Takes in what the server says of a lease; False if it has to be asked again."""
+        won, fence, _, holder = reply
+        request = lease.request
+        if not won:
+            self.saw(request.keys.lease, fence)
+            self.lose(lease, LossReason.SUPERSEDED if holder else LossReason.EXPIRED)
+        elif self._ran_out(lease):
+            # The server vouches for what was given up here meanwhile: nobody else would give it back.
+            self.spawn(self._release_later(request), "baton-release")
+        elif lease.reason is None:
+            if asyncio.get_running_loop().time() >= sent_at + request.ttl_us / MICROSECONDS:
+                return False  # Read too late to say anything: this process was stopped.
+            self._confirm(lease, fence, sent_at, doubts)
+            return not lease.doubtful  # Else the reply is older than the doubt.
+        return True
 
     @staticmethod
     def _ran_out(lease: Lease) -> bool:
         """Whether the lease was given up here, by its own deadline, while the store was being asked."""
         return lease.reason is LossReason.EXPIRED
 
-    async def _send_renewal(self, lease: Lease) -> tuple[int, int, int, bytes]:
+    def _renewal_of(self, lease: Lease) -> tuple[str | int, ...]:
         request = lease.request
         seen, _ = self.seen(request.keys.lease)
         own = (request.id, request.agent, request.process, request.role, request.ttl_us, lease.fence, seen)
-        return await self._store.run(RENEW, request.keys.keys, (*request.options, *own))
+        return (*request.options, *own)
 
     def _confirm(self, lease: Lease, fence: int, sent_at: float, doubts: int) -> None:
         request = lease.request

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from coordination.errors import StoreError, StoreUnavailable
 from coordination.store import faults
@@ -20,6 +20,7 @@ from coordination.store.cluster_subscriber import ClusterSubscriber
 from coordination.store.endpoint import CONNECT_TIMEOUT, Endpoint
 from coordination.store.inquiry import Question, ask, ask_several
 from coordination.store.link import Link
+from coordination.store.replicated import ReplicatedLink
 from coordination.store.slots import SLOTS, Address, View, ask_view, read_redirection, slot_of
 from coordination.store.topology import PAUSE, is_demoted
 from coordination.store.wire import ErrorReply
@@ -30,6 +31,7 @@ ASKED: Final = 5
 """Nodes that are asked for their view at once: enough to hear one that is not cut off."""
 PATIENT: Final = 0.5
 """Seconds between two looks while a node in use is away; chance takes up to half of it off, to spread the load."""
+L = TypeVar("L", bound=Link)
 _TRANSIENT: Final = ("TRYAGAIN", "CLUSTERDOWN", "LOADING")
 
 
@@ -44,6 +46,7 @@ class ClusterTopology:
         self._owners: list[Address | None] = [None] * SLOTS
         self._nodes: frozenset[Address] = frozenset()
         self._links: dict[Address, Link] = {}
+        self._replicated: dict[Address, ReplicatedLink] = {}
         self._stale = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -70,8 +73,10 @@ class ClusterTopology:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self.subscriptions.close()
-        await asyncio.gather(*(link.close() for link in self._links.values()), *self._closing)
+        links = [*self._links.values(), *self._replicated.values()]
+        await asyncio.gather(*(link.close() for link in links), *self._closing)
         self._links.clear()
+        self._replicated.clear()
 
     # -- who owns what ------------------------------------------------------------------------------------------------
 
@@ -113,11 +118,11 @@ class ClusterTopology:
     def _take(self, view: View) -> None:
         self._owners[:] = view.owners
         self._nodes = view.nodes
-        for address in self._links.keys() - view.primaries:
-            link = self._links.pop(address)
-            task = asyncio.create_task(link.close(), name="baton-cluster-leave")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        for links in (self._links, self._replicated):
+            for address in links.keys() - view.primaries:
+                task = asyncio.create_task(links.pop(address).close(), name="baton-cluster-leave")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
         self.subscriptions.place_all()
 
     def _moved(self, error: Exception, asked: str) -> None:
@@ -138,17 +143,29 @@ class ClusterTopology:
             raise faults.unavailable("no node owns the slot", self._label)
         return self._link_to(owner)
 
+    def replicated(self, key: str | bytes) -> ReplicatedLink:
+        owner = self.owner(key)
+        if owner is None:
+            self.look_again()
+            raise faults.unavailable("no node owns the slot", self._label)
+        if owner not in self._replicated:
+            self._replicated[owner] = self._made(ReplicatedLink, owner)
+        return self._replicated[owner]
+
     def _link_to(self, address: Address) -> Link:
-        link = self._links.get(address)
-        if link is None:
-            endpoint = self.endpoint(address)
+        if address not in self._links:
+            self._links[address] = self._made(Link, address)
+        return self._links[address]
 
-            async def locate() -> Endpoint:
-                return endpoint
+    def _made(self, kind: type[L], address: Address) -> L:
+        endpoint = self.endpoint(address)
 
-            link = self._links[address] = Link(locate, endpoint.label)
-            link.on_trouble = self.look_again
-            link.start()
+        async def locate() -> Endpoint:
+            return endpoint
+
+        link = kind(locate, endpoint.label)
+        link.on_trouble = self.look_again
+        link.start()
         return link
 
     def _any_primary(self) -> Address | None:

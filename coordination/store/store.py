@@ -19,6 +19,7 @@ from coordination.store.link import Link
 from coordination.store.scripts import Script
 from coordination.store.subscriber import Subscriptions
 from coordination.store.targets import Target, topology_of
+from coordination.store.topology import PAUSE
 from coordination.store.wire import ErrorReply
 
 logger = logging.getLogger("coordination.store")
@@ -99,6 +100,41 @@ class Store:
         Raises `StoreUnavailable` at once if the link is down. Nothing is repeated; `run` is what to do about a failure.
         """
         return self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args)
+
+    async def run_replicated(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | bytes | int],
+        *,
+        replicas: int,
+        within: float,
+        patience: float = PATIENCE,
+    ) -> tuple[Any, int]:
+        """Runs the script on a connection of its own: its reply, and how many replicas have what it wrote.
+
+        Returns as soon as there are `replicas`, else after `within` seconds (twice that while others wait as well).
+        Raises as `run`.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience
+        text: tuple[str, str] = ("EVALSHA", script.sha)
+        while True:
+            try:
+                link = self.topology.replicated(keys[0])
+                await link.ready(max(0.0, give_up - loop.time()))
+                return await link.write((*text, len(keys), *keys, *args), replicas, within)
+            except ErrorReply as error:
+                if str(error).startswith("NOSCRIPT"):
+                    text = ("EVAL", script.text)
+                elif not await self.topology.follow(error, keys[0]):
+                    raise faults.refused(error, self.label) from error
+                elif loop.time() >= give_up:
+                    raise faults.given_up(error, self.label) from error
+            except StoreUnavailable:
+                if loop.time() >= give_up:
+                    raise
+                await asyncio.sleep(PAUSE)
 
     async def command(self, *command: str | bytes | int, patience: float = 0.0, key: str | None = None) -> Any:
         """Sends one plain command, for what needs no script: reads, diagnosis. Same errors as `run`.

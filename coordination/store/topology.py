@@ -14,6 +14,7 @@ from coordination.errors import StoreError
 from coordination.store.endpoint import Endpoint
 from coordination.store.inquiry import Question
 from coordination.store.link import Link
+from coordination.store.replicated import ReplicatedLink
 from coordination.store.subscriber import Subscriber, Subscriptions
 
 PAUSE: Final = 0.1
@@ -46,6 +47,10 @@ class Topology(Protocol):
         """The connection to the key's primary, as last known; of any primary for None. It may be down."""
         ...
 
+    def replicated(self, key: str | bytes) -> ReplicatedLink:
+        """The second connection to the key's primary, made at its first use. Raises `StoreUnavailable` without one."""
+        ...
+
     async def ready(self, key: str | bytes | None, timeout: float) -> Link:
         """A link that is connected. Raises `StoreUnavailable` if that takes longer than `timeout` seconds."""
         ...
@@ -72,6 +77,7 @@ class SingleServer:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._link = Link(self.locate, endpoint.label)
+        self._replicated: ReplicatedLink | None = None
         self.subscriptions = Subscriber(self.locate, endpoint.label)
 
     async def locate(self) -> Endpoint:
@@ -91,10 +97,18 @@ class SingleServer:
 
     async def close(self) -> None:
         await self.subscriptions.close()
+        if self._replicated is not None:
+            await self._replicated.close()
         await self._link.close()
 
     def link(self, key: str | bytes | None) -> Link:
         return self._link
+
+    def replicated(self, key: str | bytes) -> ReplicatedLink:
+        if self._replicated is None:
+            self._replicated = ReplicatedLink(self.locate, self.label)
+            self._replicated.start()
+        return self._replicated
 
     async def ready(self, key: str | bytes | None, timeout: float) -> Link:
         await self._link.ready(timeout)
@@ -111,8 +125,10 @@ class SingleServer:
         return True
 
     def move(self, why: str) -> None:
-        """Both connections go to where the primary is now."""
+        """All connections go to where the primary is now."""
         self._link.renew(why)
+        if self._replicated is not None:
+            self._replicated.renew(why)
         self.subscriptions.renew(why)
 
     async def inquire(self, *questions: Question) -> dict[str, list[Any]]:

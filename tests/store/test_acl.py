@@ -14,10 +14,11 @@ import pytest
 from coordination.coordinator import Coordinator
 from coordination.dev.ports import LOOPBACK
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.errors import StoreError, StoreRefused
+from coordination.errors import GrantNotReplicated, StoreError, StoreRefused
 from coordination.handoff.context import HandoffContext
 from coordination.ids import AgentId, RoleName, WorkerId
 from coordination.room.turns import Speaker
+from coordination.settings import CoordinatorSettings
 from coordination.store.store import Store
 from tests.store.servers import Node
 from tests.store.test_tls import LoneSentinel, running
@@ -102,6 +103,18 @@ async def test_a_server_that_forbids_config_info_and_pubsub_is_warned_of_and_wor
     warnings = " ".join(record.getMessage() for record in caplog.records)
     assert "does not tell its eviction policy" in warnings
     assert "its version is not checked" in warnings
+
+
+async def test_replicas_are_asked_with_the_rights_of_the_page(server: EmbeddedValkey):
+    """There is none here: what counts is that the question is allowed, and that a refusal of it is told as one."""
+    careful = CoordinatorSettings(acknowledge_replicas=1)
+    async with Coordinator.open(await user(server, "baton", ALL_TENANTS), settings=careful) as coordinator:
+        with pytest.raises(GrantNotReplicated):
+            await coordinator.acquire_lock("x")
+    without = [rule for rule in ALL_TENANTS if rule != "+wait"]
+    async with Coordinator.open(await user(server, "other", without), settings=careful) as coordinator:
+        with pytest.raises(StoreRefused, match="wait"):
+            await coordinator.acquire_lock("x")
 
 
 async def test_a_user_of_one_tenant_cannot_touch_the_rooms_of_another(server: EmbeddedValkey):

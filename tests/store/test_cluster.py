@@ -20,7 +20,16 @@ from coordination.leases.lease import LossReason
 from coordination.settings import CoordinatorSettings
 from coordination.store.cluster import ClusterTopology
 from coordination.store.store import Store
-from tests.store.servers import BOUND, SERVED_WITHIN, Cluster, Node, nothing_left, running, waits_for_floor
+from tests.store.servers import (
+    BOUND,
+    SERVED_WITHIN,
+    Cluster,
+    Node,
+    eventually,
+    nothing_left,
+    running,
+    waits_for_floor,
+)
 
 PATIENT = CoordinatorSettings(floor_ttl=timedelta(seconds=10))
 """Leases outlive the failovers here, so that what is seen is the failover and no expiry."""
@@ -193,14 +202,19 @@ async def test_an_idle_waiter_is_served_after_an_orderly_failover(
     primary = await cluster.owner(key)
     replica = await replica_of(cluster, primary)
 
-    await replica.call("CLUSTER", "FAILOVER")
-    await cluster.promoted(key, primary)
-    async with asyncio.timeout(SERVED_WITHIN):
-        await held.release()
-        fence = await waiting
+    async with Coordinator.open(cluster.url, settings=CoordinatorSettings(acknowledge_replicas=1)) as careful:
+        confirmed = [await careful.acquire_lock(name) for name in LOCKS]
+        await replica.call("CLUSTER", "FAILOVER")
+        await cluster.promoted(key, primary)
+        async with asyncio.timeout(SERVED_WITHIN):
+            await held.release()
+            fence = await waiting
 
-    assert fence > held.fence
-    await nothing_left(there)
+        assert fence > held.fence
+        await nothing_left(there)
+        again = await eventually(lambda: careful.room("call").floor.request("x"), "the old primary confirms a grant")
+        for lease in (*confirmed, again):
+            await lease.release()
 
 
 async def replica_of(cluster: Cluster, primary: Node) -> Node:

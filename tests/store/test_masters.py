@@ -23,7 +23,12 @@ SOON = 8.0
 @asynccontextmanager
 async def replicated() -> AsyncIterator[tuple[EmbeddedValkey, EmbeddedValkey, Redis]]:
     """A primary, its replica, and a client of the replica."""
-    async with EmbeddedValkey() as primary, EmbeddedValkey() as replica, Redis.from_url(replica.url) as client:
+    at_once = ("--repl-diskless-sync-delay", "0")
+    async with (
+        EmbeddedValkey(arguments=at_once) as primary,
+        EmbeddedValkey() as replica,
+        Redis.from_url(replica.url) as client,
+    ):
         await client.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
         async with asyncio.timeout(SOON):
             while (await client.info("replication"))["master_link_status"] != "up":

@@ -73,15 +73,19 @@ async def test_waiters_and_newcomers_are_served_when_the_primary_is_killed(
     waiting = await waits_for_floor(there, here, "waiter")
     primary = await trio.primary()
 
-    primary.kill()
-    newcomer = asyncio.create_task(there.acquire_lock("new", timeout=timedelta(seconds=BOUND)))
-    await trio.promoted(primary)
-    async with asyncio.timeout(SERVED_WITHIN):
-        assert await held.release()
-        fence = await waiting
-        await (await newcomer).release()
+    async with Coordinator.open(trio.url, settings=CoordinatorSettings(acknowledge_replicas=1)) as careful:
+        await (await careful.acquire_lock("confirmed")).release()
+        primary.kill()
+        newcomer = asyncio.create_task(there.acquire_lock("new", timeout=timedelta(seconds=BOUND)))
+        await trio.promoted(primary)
+        async with asyncio.timeout(SERVED_WITHIN):
+            assert await held.release()
+            fence = await waiting
+            await (await newcomer).release()
 
-    assert fence > held.fence
+        assert fence > held.fence
+        again = await eventually(lambda: careful.acquire_lock("confirmed"), "the other replica confirms a grant")
+        await again.release()
     await nothing_left(here)
 
 
