@@ -6,7 +6,7 @@ Tables for people, `--json` for programs. Exit status:
     1   done, and the answer is bad: doctor found a fault, nobody held the floor, an agent ended by itself
     2   the command line is wrong
     3   Redis or LiveKit cannot be reached, refuses, or is not configured
-    4   there is no such room or agent
+    4   there is no such room, agent, provider or limit
     130 interrupted before the command was done
 """
 

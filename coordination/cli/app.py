@@ -10,7 +10,7 @@ import typer
 
 from coordination.cli import agents, config, dev, doctor, floor, limits, outbox, rooms
 from coordination.cli.output import Exit, complain
-from coordination.errors import CoordinationError, InvalidArgument, InvalidName, InvalidSettings
+from coordination.errors import CoordinationError, InvalidArgument, InvalidName, InvalidSettings, UnknownProvider
 
 app = typer.Typer(
     name="baton",
@@ -53,6 +53,9 @@ def main() -> None:
     except (InvalidName, InvalidArgument) as wrong:
         complain(str(wrong))
         sys.exit(Exit.USAGE)
+    except UnknownProvider as unknown:
+        complain(str(unknown))
+        sys.exit(Exit.NOT_FOUND)
     except InvalidSettings as wrong:
         complain(str(wrong))
         sys.exit(Exit.UNAVAILABLE)

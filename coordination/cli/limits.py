@@ -14,6 +14,7 @@ import typer
 
 from coordination.cli.options import Json, RedisUrl, redis
 from coordination.cli.output import Exit, NotConfigured, print_json, print_table
+from coordination.errors import InvalidArgument, InvalidSettings
 from coordination.limits.usage import ProviderUse
 
 if TYPE_CHECKING:
@@ -140,7 +141,10 @@ async def _show(
 async def _set(provider: str, limit: str, values: dict[str, Any] | None, limits: Path | None, redis_url: str) -> bool:
     _require(limits)
     async with _opened(limits, None, redis_url) as opened:
-        return await opened.set(provider, limit, values)
+        try:
+            return await opened.set(provider, limit, values)
+        except InvalidSettings as faults:
+            raise InvalidArgument(str(faults)) from faults
 
 
 async def _block(tenant: str, reason: str | None, redis_url: str) -> bool:

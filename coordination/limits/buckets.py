@@ -35,8 +35,8 @@ class Rate:
     """Microseconds."""
     slack: int
     """Microseconds: how much interval a full bucket holds."""
-    ahead: int = HORIZON
-    """Microseconds by which an admission may be told ahead of its moment."""
+    beside_stock: bool = False
+    """Whether the rest of the bucket is kept in stock for guarantees; the slack is then what is not kept."""
     away: RedisAway = RedisAway.LOCAL_SHARE
 
     @classmethod
@@ -51,13 +51,8 @@ class Rate:
         period: timedelta,
         kept: int = 0,
     ) -> Rate:
-        """`kept`: how much of the burst is left in stock for others in any case.
-
-        Then the slack is shorter by what admissions are told ahead, so that those do not use that stock up.
-        """
+        """`kept`: how much of the burst is left in stock for others in any case."""
         quantity, us = amount * FINEST, period // MICROSECOND
-        slack = max(burst - kept, 0) * FINEST * us // quantity
-        ahead = min(slack, HORIZON) if kept else HORIZON
         return cls(
             limit=limit,
             unit=unit,
@@ -65,8 +60,8 @@ class Rate:
             field=bucket[1],
             quantity=quantity,
             period=us,
-            slack=slack - ahead if kept else slack,
-            ahead=ahead,
+            slack=max(burst - kept, 0) * FINEST * us // quantity,
+            beside_stock=kept > 0,
         )
 
     def interval(self, cost: int) -> int:
@@ -105,11 +100,6 @@ class Shape:
         return self.guaranteed if number == 1 else self.ordinary
 
     @cached_property
-    def horizon(self) -> int:
-        """Microseconds by which an admission may be told ahead of its moment."""
-        return min((check.ahead for check in self.ordinary if isinstance(check, Rate)), default=HORIZON)
-
-    @cached_property
     def holds_slots(self) -> bool:
         return any(isinstance(check, Slots) for check in self.ordinary)
 
@@ -124,14 +114,18 @@ class Shape:
         slots = tuple(replace(check, most=10**12) for check in self.ordinary if isinstance(check, Slots))
         return replace(self, guaranteed=(), ordinary=slots)
 
-    def prepared(self, costs: Costs, slot: str) -> tuple[int, list[str | int]]:
-        """What a request costs its tenant's share in microseconds, and its checks as the scripts take them.
+    def prepared(self, costs: Costs, slot: str) -> tuple[int, int, list[str | int]]:
+        """What a request costs its tenant's share, and by how much it may be admitted ahead of its moment, both in
+        microseconds; and its checks as the scripts take them.
 
-        The checks are the number of values of the first variant, those values, and those of the second; four a check.
+        An admission that is told ahead takes of the bucket before it has filled up: where a part is kept in stock, the
+        slack is shorter by that, and both together are no more than what is not kept. The checks are the number of
+        values of the first variant, those values, and those of the second; four a check.
         Raises `CostAboveLimit` for a cost that could never pass.
         """
         ordinary: list[str | int] = []
         shared = most = 0
+        horizon = HORIZON
         for check in self.ordinary:
             if isinstance(check, Slots):
                 if check.most < 1:
@@ -142,13 +136,17 @@ class Shape:
             if cost > check.quantity:
                 raise CostAboveLimit(self.provider, check.limit, cost / FINEST, check.quantity / FINEST)
             interval = -(-cost * check.period // check.quantity)
-            ordinary += (check.hash, check.field, interval, check.slack)
+            slack = check.slack
+            if check.beside_stock:
+                ahead = min(max(slack - interval, 0), HORIZON)
+                slack, horizon = slack - ahead, min(horizon, ahead)
+            ordinary += (check.hash, check.field, interval, slack)
             most = interval if interval > most else most
             if check.hash == "provider" and interval > shared:
                 shared = interval
         share = int((shared or most or 1_000_000) / self.weight) or 1
         guaranteed = self._guaranteed(costs, slot) if self.guaranteed else []
-        return share, [len(guaranteed), *guaranteed, *ordinary]
+        return share, horizon, [len(guaranteed), *guaranteed, *ordinary]
 
     def _guaranteed(self, costs: Costs, slot: str) -> list[str | int]:
         values: list[str | int] = []

@@ -54,11 +54,13 @@ class LimitRequest:
 
     share: int = field(init=False)
     """Microseconds that it costs its tenant's share."""
+    horizon: int = field(init=False)
+    """Microseconds by which it may be admitted ahead of its moment."""
     checks: list[str | int] = field(init=False)
     """Number of values of the first variant, its checks, and those of the second."""
 
     def __post_init__(self) -> None:
-        self.share, self.checks = self.shape.prepared(self.costs, self.slot)
+        self.share, self.horizon, self.checks = self.shape.prepared(self.costs, self.slot)
 
     @property
     def limit(self) -> str:
@@ -77,7 +79,7 @@ class LimitRequest:
             self.priority,
             int(life * MICROSECONDS),
             self.share,
-            self.shape.horizon,
+            self.horizon,
             *self.checks,
         ]
 

@@ -9,25 +9,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from coordination.livekit.admission import CallAdmission, WhenFull
     from coordination.livekit.entry import Continuation, EntryKind
     from coordination.livekit.handoff import handoff_to
+    from coordination.livekit.limits import CallLimits, limits_of
     from coordination.livekit.server import CoordinatedServer
     from coordination.livekit.session import CoordinatedSession
 
 _NAMES = {
+    "CallAdmission": "admission",
+    "CallLimits": "limits",
     "Continuation": "entry",
     "CoordinatedServer": "server",
     "CoordinatedSession": "session",
     "EntryKind": "entry",
+    "WhenFull": "admission",
     "handoff_to": "handoff",
+    "limits_of": "limits",
 }
 
 __all__ = [
+    "CallAdmission",
+    "CallLimits",
     "Continuation",
     "CoordinatedServer",
     "CoordinatedSession",
     "EntryKind",
+    "WhenFull",
     "handoff_to",
+    "limits_of",
 ]
 
 

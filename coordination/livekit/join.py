@@ -13,6 +13,7 @@ from coordination.ids import AgentId, HandoffId, RoleName, RoomName, Tenant, Wor
 from coordination.livekit.dispatch import DispatchMetadata
 from coordination.livekit.envelope import open_envelope
 from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
+from coordination.livekit.job_call import DEFAULT_ROLE
 from coordination.livekit.linking import find_caller
 from coordination.livekit.process import shared_coordinator
 from coordination.livekit.record import SessionRecord
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 WORKER_ID = "BATON_WORKER_ID"
 """The worker's own id, set before its job processes start; LiveKit's goes stale when a worker registers again."""
-DEFAULT_ROLE = RoleName("agent")
-"""The role of an agent without a name: LiveKit dispatches it to every room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

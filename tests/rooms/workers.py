@@ -110,6 +110,7 @@ class WorkerProcess:
     dies_at: str = ""
     name: str = ""
     """Tells two workers of one role apart; the role, if there is one of it."""
+    module: str = "tests.rooms.workers"
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -128,7 +129,7 @@ class WorkerProcess:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.rooms.workers", "start", "--log-level", "info"],
+                [sys.executable, "-m", self.module, "start", "--log-level", "info"],
                 cwd=Path(__file__).parents[2],
                 env=environment,
                 stdout=log,

@@ -61,6 +61,32 @@ async def test_feedback_never_gives_anything(coordinator: Coordinator) -> None:
     assert not await passes(coordinator, tokens=100)
 
 
+async def test_what_is_given_back_does_not_open_what_the_provider_closed(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    configure(coordinator, other, limits={"requests": {"unit": "requests", "limit": 100, "period": 10, "burst": 100}})
+    early = [await coordinator.limits.reserve(PROVIDER, requests=30) for _ in range(3)]
+
+    await other.limits.feedback(PROVIDER, retry_after=timedelta(seconds=1))
+    for each in early:
+        each.cancel()
+        await each.close()
+
+    with pytest.raises(LimitExceeded) as refused:
+        await other.limits.reserve(PROVIDER, requests=1, timeout=NOW)
+    assert refused.value.retry_after == pytest.approx(1, abs=0.3)
+
+
+async def test_what_is_taken_later_is_given_back_as_ever(coordinator: Coordinator) -> None:
+    configure(coordinator, limits=LIMITS)
+    await coordinator.limits.feedback(PROVIDER, remaining={"requests": 3})
+
+    async with coordinator.limits.reserve(PROVIDER, requests=3) as reservation:
+        reservation.cancel()
+
+    assert [await passes(coordinator, requests=1) for _ in range(4)] == [True] * 3 + [False]
+
+
 async def test_a_model_of_its_own_is_closed_alone(coordinator: Coordinator) -> None:
     configure(coordinator, limits={"each": rate(limit=10, scope="model")})
 

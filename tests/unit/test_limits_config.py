@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordination.errors import InvalidSettings
-from coordination.limits.buckets import HORIZON, Rate
+from coordination.limits.buckets import HORIZON, Rate, Shape
 from coordination.limits.config import LimitsConfig
 from coordination.limits.files import load_limits
 from coordination.limits.units import FINEST, Unit
@@ -143,8 +143,15 @@ def test_seven_million_tokens_a_minute_are_not_off_by_a_rounded_interval() -> No
     assert rate.interval(1000 * FINEST) == 8572
 
 
-def test_what_is_kept_in_stock_is_not_told_ahead() -> None:
+@pytest.mark.parametrize("cost", [1, 10, 40])
+def test_what_is_kept_in_stock_is_not_told_ahead(cost: int) -> None:
     bucket = ("provider", "l/")
     rate = Rate.of("l", Unit.TOKENS, bucket, amount=100, burst=100, period=timedelta(seconds=1), kept=60)
+    shape = Shape(provider="p", tenant="t", weight=1, guaranteed=(), ordinary=(rate,), names=("l",))
 
-    assert (rate.slack, rate.ahead) == (400_000 - HORIZON, HORIZON)
+    _, horizon, checks = shape.prepared({Unit.TOKENS: cost * FINEST}, "")
+    interval, slack = int(checks[-2]), int(checks[-1])
+
+    # 40 of 100 a second are free: what a request takes, and the moment to which it is told ahead, stay within them.
+    assert horizon == min(HORIZON, 400_000 - interval)
+    assert horizon + max(slack, interval) == 400_000

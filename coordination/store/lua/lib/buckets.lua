@@ -58,6 +58,16 @@ local function set_level(hash, field, before, after, now)
   levels[hash .. '\n' .. field] = after
 end
 
+-- Gives a part of a bucket that is not full back. Never more than makes it full, for what has drained away meanwhile cannot
+-- be given back, and never beyond what the provider said of it: that counts until it is over.
+local FLOOR = '\tsaid'
+local function give_back(hash, field, less, now)
+  local before = level(hash, field)
+  if before <= now then return end
+  local said = redis.call('HGET', ARGV[1] .. hash, field .. FLOOR)
+  set_level(hash, field, before, math.max(before - less, now, tonumber(said or 0)), now)
+end
+
 -- When a slot may be free: never within the horizon while all are taken, for the one that ends first may be renewed.
 local function slot_at(set, most, id, now)
   local key = ARGV[1] .. set

@@ -12,12 +12,12 @@ for i = 5, #ARGV, 3 do
   if ARGV[i] == 's' then
     redis.call('ZREM', ARGV[1] .. ARGV[i + 1], ARGV[i + 2])
   else
-    local before, difference = level(ARGV[i], ARGV[i + 1]), tonumber(ARGV[i + 2])
+    local difference = tonumber(ARGV[i + 2])
     if difference > 0 then
+      local before = level(ARGV[i], ARGV[i + 1])
       set_level(ARGV[i], ARGV[i + 1], before, math.max(before, now) + difference, now)
-    elseif before > now and open then
-      -- Never below a full bucket: what has drained away meanwhile cannot be given back.
-      set_level(ARGV[i], ARGV[i + 1], before, math.max(before + difference, now), now)
+    elseif open then
+      give_back(ARGV[i], ARGV[i + 1], -difference, now)
     end
   end
 end

@@ -19,8 +19,7 @@ for variant = 1, 2 do
       if ARGV[i] == 's' then
         redis.call('ZREM', ARGV[1] .. ARGV[i + 1], ARGV[i + 3])
       else
-        local before = level(ARGV[i], ARGV[i + 1])
-        if before > now then set_level(ARGV[i], ARGV[i + 1], before, math.max(before - ARGV[i + 2], now), now) end
+        give_back(ARGV[i], ARGV[i + 1], ARGV[i + 2], now)
       end
     end
   end
