@@ -1,8 +1,8 @@
 """What a session says and hears while it has the floor, and how it comes to that.
 
-Two hooks of each agent that is put on are followed, on the instance: `on_enter`, so that an agent which enters in
-mid-conversation does not greet, and `on_user_turn_completed`, so that each caller turn is logged, and answered only by
-the agent that has the floor when it ends.
+Hooks of each agent that is put on are followed, on the instance: `on_enter`, so that it means "you have the floor" and
+an agent which enters in mid-conversation does not greet, its counterpart `on_exit`, and `on_user_turn_completed`, so
+that each caller turn is logged, and answered only by the agent that has the floor when it ends.
 """
 
 from __future__ import annotations
@@ -45,22 +45,34 @@ class Conversation:
         self.carried_turn = ("", "")
         """Id and text of the last turn that was completed without the floor: what the next agent is told."""
         self._carrying: asyncio.Task[None] | None = None
+        self._promised: asyncio.Future[None] | None = None
+        """Pending while the agent is on and the floor is only promised; done when it came, or will not."""
 
     # -- hooks ------------------------------------------------------------------------------------
 
     def attach(self, agent: Agent) -> None:
-        """Follows the two hooks of an agent; again for the same one does nothing."""
+        """Follows the hooks of an agent; again for the same one does nothing."""
         if getattr(agent, _HOOKED, None) is self:
             return
-        on_enter, on_turn = agent.on_enter, agent.on_user_turn_completed
+        on_enter, on_exit, on_turn = agent.on_enter, agent.on_exit, agent.on_user_turn_completed
+        inside = False
 
         async def entered() -> None:
-            await self._entered(on_enter)
+            nonlocal inside
+            inside = await self._may_enter()
+            if inside:
+                await self._entered(on_enter)
+
+        async def left() -> None:
+            nonlocal inside
+            was_inside, inside = inside, False
+            if was_inside:
+                await on_exit()
 
         async def turn_completed(turn_ctx: llm.ChatContext, new_message: llm.ChatMessage) -> None:
             await self._turn_completed(turn_ctx, new_message, on_turn)
 
-        hooks = {_HOOKED: self, "on_enter": entered, "on_user_turn_completed": turn_completed}
+        hooks = {_HOOKED: self, "on_enter": entered, "on_exit": left, "on_user_turn_completed": turn_completed}
         for name, hook in hooks.items():
             setattr(agent, name, hook)
 
@@ -94,18 +106,38 @@ class Conversation:
 
     # -- coming on --------------------------------------------------------------------------------
 
+    def promise(self, entry: Entry) -> None:
+        """The floor will be this session's: its agent is being put on, and enters when the floor is there."""
+        self.entry = entry
+        self._promised = asyncio.get_running_loop().create_future()
+
     def enter(self, entry: Entry, *, carried: CarriedUtterance | None) -> None:
-        """The floor is this session's: from here on its agent is being put on."""
+        """The floor is this session's: its agent is on, or being put on."""
+        if self.entry is not entry:
+            self._hold_back()
         self.entry = entry
         self.carried_turn = ("", "")
+        self._resolve()
         self._carry(self._begin(entry, carried))
 
     def leave(self) -> None:
-        """The floor is lost."""
+        """The floor is lost, or will not come."""
         self.entry = None
+        self._resolve()
         if self._carrying is not None:
             self._carrying.cancel()
             self._carrying = None
+
+    def _resolve(self) -> None:
+        promised, self._promised = self._promised, None
+        if promised is not None and not promised.done():
+            promised.set_result(None)
+
+    def _hold_back(self) -> None:
+        """Takes back an opening that waits for the floor."""
+        if self.entry is not None and self.entry.spoke is not None:
+            self.entry.spoke.interrupt(force=True)
+            self.entry.spoke = None
 
     def settle(self) -> None:
         """The caller has spoken: what the agent says from now on is no greeting."""
@@ -114,23 +146,19 @@ class Conversation:
 
     async def _begin(self, entry: Entry, carried: CarriedUtterance | None) -> None:
         session, granted = self._session, time.monotonic()
-        if entry.opening is not None:
-            await self._opening_gets_ready(entry)
         await session.stage.settled()
-        if carried is not None and carried.pending:
+        if carried is not None and carried.comes_first:
             await self._hear_out(entry, carried)
         else:
             handed = entry.kind in (EntryKind.HANDOFF, EntryKind.RELOCATION)
             session.listen(since=granted - MARGIN if handed else None)
 
-    async def _opening_gets_ready(self, entry: Entry) -> None:
-        """Nothing to do for an opening that was rendered; a late one is spoken by the session's own synthesiser."""
-        if entry.opening is not None and not entry.opening.ready:
-            entry.opening.drop()
-
     def yield_to(self, carried: CarriedUtterance) -> None:
-        """The old agent reports late that the caller had begun to speak under it: that comes first."""
+        """The old agent reports that the caller has begun to speak under it: that comes first."""
         if self.entry is None:
+            return
+        if self._promised is not None:
+            self._hold_back()
             return
         self._session.hold_caller()
         self._session.interrupt(force=True)
@@ -176,6 +204,14 @@ class Conversation:
 
     # -- opening ----------------------------------------------------------------------------------
 
+    async def _may_enter(self) -> bool:
+        """Waits for a floor that is promised, with the opening at the gate. False: it does not come."""
+        if self._promised is not None:
+            if self.entry is not None and not self._caller_is_first():
+                self._open_at_once(self.entry)
+            await self._promised
+        return self.entry is not None
+
     async def _entered(self, on_enter: Callable[[], Awaitable[None]]) -> None:
         entry = self.entry
         if entry is None or entry.consumed:
@@ -187,15 +223,15 @@ class Conversation:
         if entry.kind is EntryKind.FRESH:
             await on_enter()
             return
-        if entry.opening is not None and not self._caller_is_first():
-            self._open(entry)
+        if entry.spoke is None and not self._caller_is_first():
+            self._open_at_once(entry)
         await on_enter()
         if entry.spoke is None and not entry.settled and not self._caller_is_first():
             self._open(entry)
 
     def _caller_is_first(self) -> bool:
         carried = self._session.seat.target.carried if self._session.seat else None
-        return carried is not None and carried.pending
+        return carried is not None and carried.comes_first
 
     def replacement(self) -> SpeechHandle | None:
         """What is said instead of something an agent says by itself as it enters; None where nothing is replaced."""
@@ -206,10 +242,14 @@ class Conversation:
             return self._session.say_nothing()
         return entry.spoke or self._open(entry)
 
+    def _open_at_once(self, entry: Entry) -> None:
+        """Says what needs no model."""
+        if entry.opening is not None:
+            self._open(entry)
+
     def _open(self, entry: Entry) -> SpeechHandle:
         if entry.opening is not None:
-            frames = entry.opening.frames() if entry.opening.ready else None
-            entry.spoke = self._session.speak(entry.opening.text, frames)
+            entry.spoke = self._session.speak(entry.opening)
         elif entry.kind is EntryKind.RELOCATION:
             entry.spoke = self._session.say_nothing()
         elif entry.resume is not None:
@@ -225,4 +265,4 @@ class Conversation:
         if resume.action is ResumeAction.ANSWER:
             return self._session.reply(instructions=f"{ANSWER} Begin with: {apology}" if apology else ANSWER)
         words = f"{apology} {resume.rest}".strip()
-        return self._session.speak(words, None) if words else self._session.say_nothing()
+        return self._session.speak(words) if words else self._session.say_nothing()

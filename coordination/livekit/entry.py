@@ -7,31 +7,23 @@ An agent that asks for `session.handoff` as it enters knows the situation: what 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import cast
 
-from livekit import rtc
-from livekit.agents import Agent, tts
+from livekit.agents import Agent
 from livekit.agents.voice import SpeechHandle
 from pydantic import JsonValue
 
-from coordination.livekit.gate import pieces
 from coordination.livekit.resume import Resume
 
 GREETING_WITHIN = timedelta(seconds=3)
 """After that much time with the floor, what an agent says by itself is no greeting any more."""
-RENDERED_WITHIN = timedelta(seconds=1.5)
-"""How long readiness waits for an opening to be rendered. A slower synthesiser goes on while the agent is ready."""
-
-SILENT_BELOW = 64
-"""Peak (of 32767) below which a piece of a rendered opening is silence: -54 dB."""
 
 
 class EntryKind(StrEnum):
@@ -94,54 +86,14 @@ ANSWER = (
 )
 
 
-class Opening:
-    """The first sentence of an agent that takes over, rendered before it is needed."""
-
-    def __init__(self, text: str, voice: tts.TTS[Any] | None) -> None:
-        self.text = text
-        self._frames: list[rtc.AudioFrame] = []
-        self._rendered = asyncio.Event()
-        self._task = asyncio.create_task(self._render(voice), name="baton: render an opening") if voice else None
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._frames) and self._rendered.is_set()
-
-    async def wait(self) -> None:
-        """Returns when it is rendered, or after `RENDERED_WITHIN`. A synthesiser that fails is no error here."""
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=RENDERED_WITHIN.total_seconds())
-
-    async def frames(self) -> AsyncIterator[rtc.AudioFrame]:
-        for frame in self._frames:
-            yield frame
-
-    def drop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _render(self, voice: tts.TTS[Any]) -> None:
-        async with voice.synthesize(self.text) as speech:
-            async for piece in speech:
-                self._frames += pieces(piece.frame)
-        while len(self._frames) > 2 and not _audible(self._frames[1]):
-            # Synthesisers begin with silence; the piece before the first sound keeps its onset.
-            del self._frames[0]
-        self._rendered.set()
-
-
-def _audible(frame: rtc.AudioFrame) -> bool:
-    samples = memoryview(frame.data).cast("B").cast("h")
-    return max(max(samples), -min(samples)) >= SILENT_BELOW
-
-
 @dataclass(slots=True)
 class Entry:
     """One coming on: what it continues, how it opens, and what was said by it so far."""
 
     kind: EntryKind
     continuation: Continuation | None = None
-    opening: Opening | None = None
+    opening: str | None = None
+    """What the agent says first, word for word."""
     at: float = field(default_factory=time.monotonic)
     aware: bool = False
     """The agent looked at `session.handoff`: it speaks for itself."""

@@ -26,6 +26,8 @@ LEAD = timedelta(milliseconds=100)
 """How far audio may run ahead of real time: enough to ride out a short stall, and the length of the tail."""
 LATENESS_KEPT = 0.98
 """What each piece of 20 ms leaves of the lateness of those before: a stall is half forgotten after 0.7 s of voice."""
+SILENT_BELOW = 64
+"""Peak (of 32767) below which a piece is silence: -54 dB."""
 RECHECK = timedelta(milliseconds=20)
 """How often a held utterance looks again at a lease that is doubtful: such a lease recovers without an event."""
 
@@ -109,14 +111,13 @@ class GateStatistics:
     """`time.monotonic()` at which all that was let through has been played; None if nothing ever was."""
     lateness: timedelta
     """By how much the loop was late for the pieces of the last seconds: how far behind the clock the audio may be."""
-    holding: bool
-    """Whether an utterance waits for the floor now."""
 
 
 class AudioGate(io.AudioOutput):
     """Stands in front of a session's own audio output and lets audio through only with the floor.
 
-    - An utterance that meets a closed gate waits; interrupting it takes effect at once, and leaves no trace.
+    - An utterance that meets a closed gate waits, at its first sound: the silence that synthesisers begin with is not
+      waited through by the caller. Interrupting it takes effect at once, and leaves no trace.
     - An utterance whose floor is lost in the middle stops within `LEAD`. It goes on if the *same* lease turns out to
       be held after all. It is never continued under another one: the rest is dropped, and it ends as interrupted.
     - A pause by the session, for a caller who may be interrupting, holds the audio here: it does not pile up behind.
@@ -143,7 +144,8 @@ class AudioGate(io.AudioOutput):
         self._shut = False
         self._stopped_at: float | None = None
         self._cut = False
-        self._holding = False
+        self.waiting = asyncio.Event()
+        """Set while an utterance waits for the floor."""
         self._passed = self._utterance = self._discarded = self._late = 0.0
 
     def open(self, lease: HoldsFloor) -> None:
@@ -162,7 +164,6 @@ class AudioGate(io.AudioOutput):
             discarded=timedelta(seconds=self._discarded),
             silent_at=self._plays_until,
             lateness=timedelta(seconds=self._late),
-            holding=self._holding,
         )
 
     @property
@@ -171,6 +172,8 @@ class AudioGate(io.AudioOutput):
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         for piece in pieces(frame):
+            if self._begun is None and not self.gate.is_open and not _audible(piece):
+                continue
             lease = await self._admission(piece.duration)
             if lease is None:
                 self._cut = True
@@ -248,11 +251,11 @@ class AudioGate(io.AudioOutput):
 
     async def _wait_for_floor(self) -> None:
         self._shut_down_stream()
-        self._holding = True
+        self.waiting.set()
         try:
             await self.gate.wait_open()
         finally:
-            self._holding = False
+            self.waiting.clear()
 
     def _count(self, duration: float, lease: HoldsFloor) -> None:
         if self._begun is None:
@@ -296,13 +299,18 @@ class AudioGate(io.AudioOutput):
         self._stopped_at = None
 
 
+def _audible(frame: rtc.AudioFrame) -> bool:
+    samples = memoryview(frame.data).cast("B").cast("h")
+    return max(max(samples), -min(samples)) >= SILENT_BELOW
+
+
 class TextGate(io.TextOutput):
     """Holds text back until the floor is held; the counterpart of `AudioGate` for transcripts and text replies.
 
     Text of an utterance that began under another lease is dropped, up to the utterance's end.
     """
 
-    def __init__(self, *, next_in_chain: io.TextOutput, gate: Gate) -> None:
+    def __init__(self, *, next_in_chain: io.TextOutput | None, gate: Gate) -> None:
         super().__init__(label="Baton", next_in_chain=next_in_chain)
         self._next = next_in_chain
         self.gate = gate
@@ -312,12 +320,13 @@ class TextGate(io.TextOutput):
         lease = await self.gate.wait_open()
         if self._begun is None:
             self._begun = lease
-        if lease is self._begun:
+        if lease is self._begun and self._next is not None:
             await self._next.capture_text(text)
 
     def flush(self) -> None:
         self._begun = None
-        self._next.flush()
+        if self._next is not None:
+            self._next.flush()
 
 
 def pieces(frame: rtc.AudioFrame) -> Iterator[rtc.AudioFrame]:

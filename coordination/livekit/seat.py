@@ -195,7 +195,7 @@ class Seat:
     # -- the floor --------------------------------------------------------------------------------
 
     async def hold(self, lease: Lease, entry: Entry) -> None:
-        """The floor is granted: opens the gate and puts the user's agent on. The order is what the caller hears."""
+        """The floor is granted: opens the gate for the agent that is on already, or is put on now."""
         self.target.end()
         self.succession.end()
         self.lease = lease
@@ -206,8 +206,8 @@ class Seat:
             return
         if entry.kind is EntryKind.TAKEOVER:
             await self._find_out(entry)
-        if entry.opening is not None and entry.opening.ready:
-            # What is rendered needs no model, so it need not wait for the history either.
+        if entry.opening is not None:
+            # What needs no model need not wait for the history either.
             self.session.come_on(lease, entry)
             self.spawn(self._catch_up(entry.continuation), "read the conversation so far")
         else:

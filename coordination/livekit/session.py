@@ -9,13 +9,12 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from livekit import rtc
-from livekit.agents import NOT_GIVEN, Agent, AgentSession, ConversationItemAddedEvent, JobContext, NotGivenOr, llm, tts
-from livekit.agents import stt as speech_to_text
+from livekit.agents import NOT_GIVEN, Agent, AgentSession, ConversationItemAddedEvent, JobContext, NotGivenOr, llm
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.io import PlaybackFinishedEvent
 from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
@@ -39,6 +38,8 @@ from coordination.settings import CoordinatorSettings
 logger = logging.getLogger(__name__)
 
 UserdataT = TypeVar("UserdataT")
+OPENS_WITHIN = timedelta(seconds=1.5)
+"""How long readiness waits for the first sound of an opening."""
 BACK_AFTER = timedelta(seconds=1)
 """A caller who was away for less is not told so."""
 DIES_AWAY = timedelta(milliseconds=20)
@@ -183,9 +184,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
             gate.on("playback_finished", self._on_played)
             self.output.audio = gate
         text = self.output.transcription
-        self.output.transcription = SpokenText(
-            TextGate(next_in_chain=text, gate=self.gate) if text is not None else None, seat.turns
-        )
+        self.output.transcription = SpokenText(TextGate(next_in_chain=text, gate=self.gate), seat.turns)
         if self.input.audio is not None:
             self._caller = CallerInput(self.input.audio)
             self.input.audio = self._caller
@@ -219,8 +218,23 @@ class CoordinatedSession(AgentSession[UserdataT]):
 
     # -- the floor, as the seat reports it --------------------------------------------------------
 
+    async def get_set(self, entry: Entry) -> None:
+        """The floor is promised: puts the agent on behind its closed gate, where its opening waits for the floor.
+
+        What the caller says meanwhile is kept. Returns when the opening can be heard at once, or after `OPENS_WITHIN`:
+        a slower synthesiser goes on while the agent is ready.
+        """
+        self.keep_caller()
+        self._conversation.promise(entry)
+        self.stage.show()
+        await self.stage.settled()
+        voice = self.output.audio
+        if entry.opening is not None and isinstance(voice, AudioGate):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(voice.waiting.wait(), OPENS_WITHIN.total_seconds())
+
     def come_on(self, lease: Lease, entry: Entry) -> None:
-        """The floor is granted: opens the gate and puts the agent on."""
+        """The floor is granted: opens the gate and puts the agent on, if it is not there yet."""
         self.gate.open(lease)
         self.stage.show()
         seat = self.seat
@@ -241,7 +255,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
             self._stage.hide()
 
     def yield_to_caller(self) -> None:
-        """An utterance that began under the old agent comes to light after the floor has moved."""
+        """An utterance that began under the old agent comes to light: it comes before what this agent wants to say."""
         if self.seat is not None and self.seat.target.carried is not None:
             self._conversation.yield_to(self.seat.target.carried)
 
@@ -296,10 +310,6 @@ class CoordinatedSession(AgentSession[UserdataT]):
         if self._caller is not None:
             self._caller.keep()
 
-    def forget_caller(self) -> None:
-        if self._caller is not None:
-            self._caller.deaf()
-
     def hold_caller(self) -> None:
         """Forgets what was heard of the current turn, and keeps what comes."""
         if self._caller is not None:
@@ -345,9 +355,9 @@ class CoordinatedSession(AgentSession[UserdataT]):
             return None
         return self._conversation.replacement()
 
-    def speak(self, text: str, frames: AsyncIterator[rtc.AudioFrame] | None) -> SpeechHandle:
-        """Says a text, from rendered audio if there is any, whatever the entry."""
-        return super().say(text, audio=frames) if frames is not None else super().say(text)
+    def speak(self, text: str) -> SpeechHandle:
+        """Says a text, whatever the entry, and whether the floor is there already or only promised."""
+        return super().say(text)
 
     def reply(self, *, instructions: str | None = None, user_input: llm.ChatMessage | None = None) -> SpeechHandle:
         """Generates a reply, whatever the entry."""
@@ -386,20 +396,3 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """A standby hears nobody, so to it everybody would seem to be away."""
         if self.seat is None or self.seat.holds:
             super()._set_user_away_timer()
-
-    # -- preparing --------------------------------------------------------------------------------
-
-    def prewarm(self) -> None:
-        """Opens the providers' connections ahead of the first use, where they can."""
-        agent = self.stage.front
-        for own, shared in ((agent.stt, self.stt), (agent.llm, self.llm), (agent.tts, self.tts)):
-            provider = own if own else shared
-            if isinstance(provider, llm.LLM | speech_to_text.STT | tts.TTS):
-                provider.prewarm()
-
-    def renderer_for(self, agent: Agent) -> tts.TTS[Any] | None:
-        """The synthesiser that would speak for `agent`; None if the agent synthesises in a way of its own."""
-        if type(agent).tts_node is not Agent.tts_node:
-            return None
-        voice = agent.tts if agent.tts else self.tts
-        return voice if isinstance(voice, tts.TTS) else None

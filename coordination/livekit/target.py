@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from coordination.errors import CoordinationError, HandoffError
 from coordination.handoff.protocol import Handoff, HandoffKind, HandoffState
 from coordination.leases.lease import Lease
-from coordination.livekit.entry import Continuation, Entry, EntryKind, Opening, opening_of
+from coordination.livekit.entry import Continuation, Entry, EntryKind, opening_of
 from coordination.livekit.identity import agent_identity
 from coordination.livekit.room_events import on_room
 from coordination.livekit.utterance import CarriedUtterance, UtteranceNote, on_note
@@ -113,6 +113,7 @@ class Target:
     async def _get_ready(self, handoff: Handoff) -> Lease:
         seat = self._seat
         self._entry = await self._prepare(handoff)
+        await seat.session.get_set(self._entry)
         request_id = await seat.room.handoffs.ready(handoff.id, agent=seat.agent)
         self.ready = True
         lease = await seat.room.floor.expect_grant(seat.agent, role=seat.role, request_id=request_id, timeout=None)
@@ -131,13 +132,8 @@ class Target:
             summary=context.summary,
             facts=context.facts,
         )
-        session.prewarm()
-        text = None if kind is EntryKind.RELOCATION else await opening_of(agent, context.opening, story)
-        opening = Opening(text, session.renderer_for(agent)) if text else None
+        opening = None if kind is EntryKind.RELOCATION else await opening_of(agent, context.opening, story)
         await self._seat.history.catch_up(agent, session.history, None)
-        if opening is not None:
-            await opening.wait()
-        session.keep_caller()
         return Entry(kind=kind, continuation=story, opening=opening)
 
     async def _aborted(self, handoff: Handoff) -> None:
@@ -146,17 +142,15 @@ class Target:
                 return
 
     def _drop(self) -> None:
-        entry, self._entry, self.carried = self._entry, None, None
+        self._entry = self.carried = None
         self.ready = False
-        if entry is not None and entry.opening is not None:
-            entry.opening.drop()
-        self._seat.session.forget_caller()
+        self._seat.session.go_silent()
 
     def _on_note(self, note: UtteranceNote) -> None:
         if self.carried is not None:
             pending = self.carried.pending
             self.carried.note(note)
-            if self.carried.pending and not pending and self._seat.holds:
+            if self.carried.pending and not pending:
                 self._seat.session.yield_to_caller()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:

@@ -181,6 +181,11 @@ class CarriedUtterance:
     def pending(self) -> bool:
         return self.opened.is_set() and not self.done.is_set()
 
+    @property
+    def comes_first(self) -> bool:
+        """The caller is to be heard out, or answered, before the new agent says anything by itself."""
+        return self.pending or (self.result is not None and bool(self.result.text))
+
     async def finished(self) -> UtteranceNote | None:
         """Waits for the end of an open utterance. None: it never came, and the new agent must listen for itself."""
         try:

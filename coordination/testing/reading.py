@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,9 @@ _FORGIVING = 4
 """Phrases of at least this many words are found with one word misread; in shorter ones each word counts."""
 _WEIGHT = 3
 """How often a phrase counts in the language model, against once for each common sentence."""
+_PACES = (1.0, 1.03, 0.97)
+"""What is nearly a phrase is read again a little slower and a little faster: a voice that the recogniser misreads at
+one pace, it reads at another."""
 _VARIANT = re.compile(r"\(\d+\)")
 
 
@@ -55,16 +58,23 @@ class Phrase:
 
         What is part of a common sentence as it stands was not misread.
         """
+        return any(errors == 0 or (errors <= self._slack and not _is_common(row)) for errors, row in self._rows(heard))
+
+    def is_near(self, heard: Sequence[str]) -> bool:
+        """Whether something was heard that is worth a second reading: one more word misread than may be."""
+        return any(errors <= self._slack + 1 for errors, _ in self._rows(heard))
+
+    @property
+    def _slack(self) -> int:
+        return 1 if len(self.words) >= _FORGIVING else 0
+
+    def _rows(self, heard: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+        """All rows of about the phrase's length, each with the number of words in which it differs."""
         length = len(self.words)
-        slack = 1 if length >= _FORGIVING else 0
-        rows = (
-            heard[start : start + size]
-            for size in range(max(1, length - slack), length + slack + 1)
-            for start in range(max(0, len(heard) - size + 1))
-        )
-        return any(
-            (errors := _distance(self.words, row)) == 0 or (errors <= slack and not _is_common(row)) for row in rows
-        )
+        for size in range(max(1, length - self._slack), length + self._slack + 1):
+            for start in range(max(0, len(heard) - size + 1)):
+                row = heard[start : start + size]
+                yield _distance(self.words, row), row
 
 
 class Reader:
@@ -94,9 +104,15 @@ class Reader:
         return tuple(_VARIANT.sub("", hypothesis.hypstr).split()) if hypothesis else ()
 
     def find(self, samples: Samples) -> tuple[Phrase, ...]:
-        """Which of the phrases are said in the audio."""
-        heard = self.read(samples)
-        return tuple(phrase for phrase in self.phrases if phrase.is_in(heard))
+        """Which of the phrases are said in the audio, in the order in which they were given."""
+        found: set[Phrase] = set()
+        for pace in _PACES:
+            heard = self.read(resample(samples, SAMPLE_RATE, round(SAMPLE_RATE * pace)))
+            missing = [phrase for phrase in self.phrases if phrase not in found]
+            found.update(phrase for phrase in missing if phrase.is_in(heard))
+            if not any(phrase.is_near(heard) for phrase in missing if phrase not in found):
+                break
+        return tuple(phrase for phrase in self.phrases if phrase in found)
 
     def _check_words(self) -> None:
         words = {word for phrase in self.phrases for word in phrase.words}

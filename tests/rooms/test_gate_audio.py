@@ -36,7 +36,7 @@ async def test_an_utterance_waits_for_the_floor_and_is_then_heard_from_its_begin
 ) -> None:
     speaking, ears = agent
     handle = speaking.session.say("one", audio=speech(1.0))
-    await eventually(lambda: speaking.gate.statistics.holding, "the utterance waits at the gate")
+    await eventually(lambda: speaking.gate.waiting.is_set(), "the utterance waits at the gate")
     await asyncio.sleep(0.3)
     assert not ears.audible(AGENT)
 
@@ -105,7 +105,7 @@ async def test_an_interrupt_while_held_returns_at_once_and_the_next_utterance_pl
 ) -> None:
     speaking, ears = agent
     held = speaking.session.say("never heard", audio=speech(1.0))
-    await eventually(lambda: speaking.gate.statistics.holding, "the utterance waits at the gate")
+    await eventually(lambda: speaking.gate.waiting.is_set(), "the utterance waits at the gate")
 
     asked = time.monotonic()
     await speaking.session.interrupt()

@@ -46,7 +46,7 @@ async def test_a_transcript_waits_for_the_floor_together_with_the_voice(
     reader = Reader(ears)
     async with speaking_agent(await room.join(AGENT, kind="agent")) as agent:
         handle = agent.session.say("one two three", audio=speech(0.8))
-        await eventually(lambda: agent.gate.statistics.holding, "the utterance waits at the gate")
+        await eventually(lambda: agent.gate.waiting.is_set(), "the utterance waits at the gate")
         await asyncio.sleep(0.4)
         assert reader.text == ""
 

@@ -204,3 +204,25 @@ async def test_text_waits_for_the_floor_and_is_dropped_when_the_floor_changed_ha
     text.flush()
 
     assert page.text == "one .three."
+
+
+def silence(milliseconds: int, *, rate: int = 24000) -> rtc.AudioFrame:
+    count = rate * milliseconds // 1000
+    return rtc.AudioFrame(bytes(2 * count), rate, 1, count)
+
+
+async def test_an_utterance_that_waits_for_the_floor_begins_with_its_first_sound() -> None:
+    tape = Tape()
+    output = AudioGate(next_in_chain=tape)
+
+    await output.capture_frame(silence(200))
+    assert not output.waiting.is_set(), "silence is not worth waiting with"
+    capturing = asyncio.create_task(output.capture_frame(frame(40)))
+    await settle()
+    assert output.waiting.is_set()
+    output.open(Floor())
+    await capturing
+    await output.capture_frame(silence(20))
+
+    assert [any(each.data) for each in tape.frames] == [True, True, False], "later silence belongs to the utterance"
+    assert not output.waiting.is_set()

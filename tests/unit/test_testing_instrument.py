@@ -11,7 +11,7 @@ import pytest
 
 from coordination.testing.analysis import Findings, analyse
 from coordination.testing.calls import Call, ExpectedAnswer, HandoffKind, HandoffTiming, Turn, TurnKind
-from coordination.testing.reading import resample
+from coordination.testing.reading import Reader, resample
 from coordination.testing.recording import SAMPLE_RATE, Channel, Recording, Samples, is_audible
 from coordination.testing.report import Report
 from coordination.testing.speech import CALLER, PRESETS, synthesize
@@ -203,6 +203,20 @@ def test_a_greeting_after_the_opening_is_a_fault(who: str) -> None:
     assert not report.ok
     assert report.second_greetings == 1
     assert any(f"{who} greets as if the call were new" in reason for reason in report.reasons)
+
+
+def test_what_is_nearly_a_phrase_is_read_again_at_another_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(GREETINGS)
+    readings = ["how can i do i you", "how can i tell you", "never asked for"]
+    monkeypatch.setattr(reader, "read", lambda _: tuple(readings.pop(0).split()))
+
+    found = reader.find(np.zeros(SAMPLE_RATE, dtype=np.int16))
+
+    assert [phrase.text for phrase in found] == ["how can i help you"]
+    assert readings == ["never asked for"]
+    readings[:] = ["please hold the line", "never asked for"]
+    assert reader.find(np.zeros(SAMPLE_RATE, dtype=np.int16)) == ()
+    assert readings == ["never asked for"]
 
 
 def test_a_turn_without_an_answer_is_a_fault(judge: Callable[[Tape], Findings]) -> None:
