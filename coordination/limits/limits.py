@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from coordination.errors import InvalidArgument, LimitError, TenantBlocked, UnknownProvider
 from coordination.ids import DEFAULT_TENANT, ProcessId, RequestId, check_name
 from coordination.limits.admission import Admissions
-from coordination.limits.buckets import Shape, Slots
+from coordination.limits.buckets import Shape
 from coordination.limits.config import LimitsConfig
 from coordination.limits.control import Control
 from coordination.limits.feedback import FEEDBACK, corrections
@@ -218,7 +218,7 @@ class Limits:
 
     def _keep(self, reservation: R) -> R:
         """Keeps the slots of a reservation alive, if it has any."""
-        if any(isinstance(check, Slots) for check in reservation.checks):
+        if reservation.holds_slots:
             self._engine.heartbeat(self._store.keys.limits(reservation.provider)).hold(reservation)
         return reservation
 

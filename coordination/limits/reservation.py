@@ -52,6 +52,11 @@ class Reservation:
         return self._request.shape.variant(self._admission.variant)
 
     @property
+    def holds_slots(self) -> bool:
+        """Whether something of it is held for a time, and has to be kept alive."""
+        return self._request.shape.holds_slots
+
+    @property
     def slot(self) -> str:
         """What its slots are held under."""
         return self._request.slot

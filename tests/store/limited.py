@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 from coordination.coordinator import Coordinator
-from coordination.errors import LimitExceeded
+from coordination.errors import LimitExceeded, LimitsUnavailable
 from coordination.limits.config import LimitsConfig
 
 NOW = timedelta(0)
@@ -41,3 +43,36 @@ async def passes(coordinator: Coordinator, **asked: Any) -> bool:
     except LimitExceeded:
         return False
     return True
+
+
+FAILOVER = LimitsConfig.parse(
+    {"providers": {PROVIDER: {"redis_away": "fail_closed", "limits": {"few": rate(limit=60, burst=60)}}}}
+)
+TAKERS = 4
+
+
+async def take_all(*coordinators: Coordinator, failover: Callable[[], Awaitable[object]], within: float = 30.0) -> int:
+    """How many requests are admitted of `FAILOVER` in all, if the primary is lost after the first twenty.
+
+    Each taker asks again while its limit cannot be reached, and ends when it hears that the limit is used up.
+    """
+    admitted: list[int] = []
+
+    async def take(coordinator: Coordinator) -> None:
+        while True:
+            try:
+                admitted.append((await coordinator.limits.reserve(PROVIDER, requests=1, timeout=NOW)).moment)
+            except LimitExceeded:
+                return
+            except LimitsUnavailable:
+                pass
+            await asyncio.sleep(0.01)
+
+    async def lose() -> None:
+        while len(admitted) < 20:
+            await asyncio.sleep(0.001)
+        await failover()
+
+    async with asyncio.timeout(within):
+        await asyncio.gather(lose(), *(take(coordinators[n % len(coordinators)]) for n in range(TAKERS)))
+    return len(admitted)

@@ -20,6 +20,7 @@ from coordination.leases.lease import LossReason
 from coordination.settings import CoordinatorSettings
 from coordination.store.cluster import ClusterTopology
 from coordination.store.store import Store
+from tests.store.limited import FAILOVER, PROVIDER, TAKERS, take_all
 from tests.store.servers import (
     BOUND,
     SERVED_WITHIN,
@@ -311,3 +312,22 @@ async def test_a_handoff_that_a_lost_node_interrupts_is_finished_afterwards(
     assert old.reason is LossReason.MOVED
     await lease.release()
     await nothing_left(here)
+
+
+async def test_a_limit_holds_when_its_node_is_lost_and_no_request_of_it_is_lost(
+    cluster: Cluster, here: Coordinator, there: Coordinator
+):
+    """What was on its way as the primary died is charged or not, which nobody can know: one request of each taker."""
+    for process in (here, there):
+        process.limits.configure(FAILOVER)
+    key = here._store.keys.limits(PROVIDER).keys[0]
+    primary = await cluster.owner(key)
+
+    async def failover() -> None:
+        primary.kill()
+        await cluster.promoted(key, primary)
+
+    admitted = await take_all(here, there, failover=failover)
+
+    assert abs(admitted - 60) <= TAKERS
+    assert await eternal_keys(cluster) == []

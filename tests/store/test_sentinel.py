@@ -17,6 +17,7 @@ from coordination.handoff.context import HandoffContext
 from coordination.leases.lease import LossReason
 from coordination.settings import CoordinatorSettings
 from coordination.store.store import Store
+from tests.store.limited import FAILOVER, TAKERS, take_all
 from tests.store.servers import (
     BOUND,
     SERVED_WITHIN,
@@ -247,3 +248,22 @@ async def test_an_unknown_service_and_sentinels_that_are_not_there_are_named(who
         await Store(whole_trio.url.replace(whole_trio.service, "other")).open()
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 "):
         await Store("redis+sentinel://127.0.0.1:1/house").open()
+
+
+async def test_a_limit_holds_over_a_failover_and_no_request_of_it_is_lost(
+    trio: SentinelTrio, here: Coordinator, there: Coordinator
+):
+    """What was on its way as the primary died is charged or not, which nobody can know: one request of each taker."""
+    for process in (here, there):
+        process.limits.configure(FAILOVER)
+    primary = await trio.primary()
+
+    async def failover() -> None:
+        primary.kill()
+        await trio.promoted(primary)
+
+    admitted = await take_all(here, there, failover=failover)
+
+    assert abs(admitted - 60) <= TAKERS
+    assert here._store.connected
+    assert there._store.connected

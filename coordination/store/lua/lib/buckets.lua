@@ -1,6 +1,6 @@
--- Shared by all scripts of the limits. KEYS 1..5 (all of one provider, on one slot): its own hash (buckets of the scope
--- `provider`, and n: how many wait, pump, due, lost), waiters, tenants, granted, fair. ARGV 1: what every other key of
--- the provider begins with.
+-- Shared by all scripts of the limits; lib/quick has a short form of it. KEYS 1..5 (all of one provider, on one slot): its
+-- own hash (buckets of the scope `provider`, and n: how many wait, pump, due, lost), waiters, tenants, granted, fair.
+-- ARGV 1: what every other key of the provider begins with.
 --
 -- A check is four values: hash, field, interval, slack for a rate; 's', set, most, id for slots. All rates are in
 -- microseconds: the interval is what the request takes of the bucket, the slack what a full bucket holds, the field the

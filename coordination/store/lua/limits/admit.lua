@@ -8,16 +8,22 @@
 --         {2 queued, us until the pump looks, 1 if the caller is to pump, place in the tenant's queue, index of the
 --         check that is last to pass, us until it does}
 --         {3 refused, index of that check, us until it passes}; an index counts checks of the second variant from 0
---@include buckets
---@include queue
-local now = clock()
+--@include quick
 local split = 9 + ARGV[9]
-local horizon = tonumber(ARGV[8])
-local life = tonumber(ARGV[6])
+local horizon, life = tonumber(ARGV[8]), tonumber(ARGV[6])
 local waiting = redis.call('HGET', KEYS[1], 'n')
 
-if split > 9 and (not waiting or redis.call('EXISTS', queue_of(ARGV[4])) == 0) then
+if split > 9 and (not waiting or redis.call('EXISTS', base .. 'q:' .. ARGV[4]) == 0) then
   -- Within its guarantee a tenant passes all others; only its own go before it.
+  if admit_at_once(10, split, 0) then return {1, 1, now, 0} end
+end
+if not waiting then
+  local at = admit_at_once(split + 1, #ARGV, life > 0 and horizon or 0)
+  if at then return {1, 2, at, at - now} end
+end
+--@include buckets
+--@include queue
+if split > 9 and (not waiting or redis.call('EXISTS', queue_of(ARGV[4])) == 0) then
   if passes_at(ARGV, 10, split, now) == now then
     take(ARGV, 10, split, now, now)
     return {1, 1, now, 0}
