@@ -19,7 +19,7 @@ PRESENT = $(wildcard $(CODE))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo dev check format test test-pythons test-lowest test-browser bench lock wheel clean
+.PHONY: help setup setup-dev demo dev check format model test test-pythons test-lowest test-browser bench lock wheel clean
 
 help:  ## List what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ check: setup-dev  ## Format, lint, types, imports
 format: setup-dev  ## Put the code into the shape that `make check` wants
 	$(VENV)/bin/ruff format $(PRESENT)
 	$(VENV)/bin/ruff check --fix $(PRESENT)
+
+model:  ## Check the model of the floor protocol, every state of it (needs spin and a C compiler)
+	@$(PYTHON) tests/model/check.py
 
 test: setup-dev  ## All tests, a real livekit-server included (ARGS="-k name" for some)
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit.agents import JobContext
 
-from coordination.errors import CoordinationError, RoleTaken, StoreError
+from coordination.errors import CoordinationError, GrantNotReplicated, RoleTaken, StoreError
 from coordination.ids import AgentId, Fence, RoleName
 from coordination.leases.lease import Lease, LossReason
 from coordination.livekit.dispatch import RoomDispatcher
@@ -89,6 +89,8 @@ class Seat:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
         self._closing: asyncio.Task[None] | None = None
+        self._returned = False
+        """Whether this agent was away from the room for a moment, and may have been silenced in it."""
 
     @property
     def holds(self) -> bool:
@@ -111,7 +113,10 @@ class Seat:
         self.keeper.begin()
         lease = None
         if not self.plan.stands_by:
-            lease = await self.room.floor.try_request(self.agent, role=self.role)
+            try:
+                lease = await self.room.floor.try_request(self.agent, role=self.role)
+            except GrantNotReplicated as fault:
+                logger.warning("standing by until the floor can be granted: %s", fault)
         if lease is not None:
             story = Continuation(kind=EntryKind.TAKEOVER, from_role=self.role, reason="the agent is gone")
             await self.hold(lease, Entry(kind=EntryKind.TAKEOVER, continuation=story))
@@ -204,6 +209,9 @@ class Seat:
         if lease.reason is not None:
             self._on_lost(lease)
             return
+        if self._returned:
+            # A grant that was on its way when this agent was silenced is read now, and is worth nothing by itself.
+            self.room.floor.doubt(lease)
         if entry.kind is EntryKind.TAKEOVER:
             await self._find_out(entry)
         if entry.opening is not None:
@@ -314,6 +322,7 @@ class Seat:
         self.leave(f"this agent is no longer a member of the call ({self.membership.reason})")
 
     def _on_reconnected(self) -> None:
+        self._returned = True
         if self.lease is not None:
             # It may have been silenced and replaced: nothing of it may be heard before the store has vouched for it.
             self.room.floor.doubt(self.lease)

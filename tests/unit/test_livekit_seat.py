@@ -1,13 +1,17 @@
-"""What a standby waits for, it waits for through an outage of Redis of any length."""
+"""A seat outlasts Redis, and doubts what it is granted once it was away from the room."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from coordination.errors import StoreUnavailable
 from coordination.livekit import seat as module
+from coordination.livekit.entry import Entry, EntryKind
 from coordination.livekit.seat import Seat
 
 
@@ -40,3 +44,37 @@ async def test_a_fault_of_another_kind_ends_the_watch(seat: Seat, caplog: pytest
     await asyncio.wait_for(seat.keep(watch, "watch the floor"), 5)
 
     assert "could not watch the floor" in caplog.text
+
+
+@pytest.mark.parametrize("returned", [False, True])
+async def test_a_grant_that_is_read_after_a_return_into_the_room_opens_nothing_by_itself(
+    seat: Seat, returned: bool
+) -> None:
+    """The model's finding: a grant was on its way while the agent was silenced, and opened its gate after that."""
+    order: list[str] = []
+
+    def doubt(_: Any) -> None:
+        order.append("doubt")
+
+    def come_on(*_: Any) -> None:
+        order.append("come on")
+
+    parts: dict[str, Any] = {
+        "room": SimpleNamespace(floor=SimpleNamespace(doubt=doubt)),
+        "session": SimpleNamespace(come_on=come_on),
+        **{name: MagicMock() for name in ("target", "succession", "turns", "spawn", "_tell", "_report_progress")},
+        "_catch_up": _nothing,
+        "_ask_roster": MagicMock(),
+        "_returned": False,
+    }
+    vars(seat).update(parts)
+    if returned:
+        seat._on_reconnected()
+
+    await seat.hold(MagicMock(reason=None, fence=7), Entry(kind=EntryKind.HANDOFF))
+
+    assert order == (["doubt", "come on"] if returned else ["come on"])
+
+
+async def _nothing(_: Any) -> None:
+    """There is no conversation yet."""
