@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backend, failures, handover, limits, locks, persistence, rooms
+from benchmarks import backend, failures, handover, limit_peers, limits, locks, persistence, rooms
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "locks": locks.measure,
     "handover": handover.measure,
     "limits": limits.measure,
+    "limit-peers": limit_peers.measure,
     "failures": failures.measure,
     "rooms": rooms.measure,
     "persistence": persistence.measure,

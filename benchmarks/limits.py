@@ -35,19 +35,20 @@ def _many(number: int) -> dict[str, Any]:
     return {"limits": {f"{s}-{u}": {"unit": u, "scope": s, "limit": HUGE, "period": 60} for s, u in chosen}}
 
 
-def _config() -> LimitsConfig:
+def limits_config() -> LimitsConfig:
     busy = {"limits": {"few": {"unit": "requests", "limit": 200, "period": 1, "burst": 20}}}
     slow = {"limits": {"few": {"unit": "requests", "limit": 20, "period": 1, "burst": 2}}}
     line = {"limits": {"few": {"unit": "requests", "limit": 20, "period": 1, "burst": 1}}}
     rooms = {"limits": {"each": {"unit": "requests", "limit": 100, "scope": "room", "period": 86400}}}
-    named = {"busy": busy, "slow": slow, "line": line, "rooms": rooms}
+    tokens = {"limits": {"all": {"unit": "tokens", "limit": HUGE, "period": 60}}}
+    named = {"busy": busy, "slow": slow, "line": line, "rooms": rooms, "tokens": tokens}
     providers = {**{f"p{number}": _many(number) for number in (1, 3, 6)}, **named}
     tenants = {"big": {"weight": 3}, "one": {"weight": 1}, "two": {"weight": 1}}
     return LimitsConfig.parse({"providers": providers}, {"tenants": tenants})
 
 
 async def measure(url: str) -> list[Row]:
-    client, config = Redis.from_url(url, socket_timeout=None), _config()
+    client, config = Redis.from_url(url, socket_timeout=None), limits_config()
     sha: str = await client.script_load("return 1")
     async with (
         Coordinator.open(url, limits=config) as one,

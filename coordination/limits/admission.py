@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from coordination.errors import LimitError, LimitExceeded, StoreError, StoreUnavailable
 from coordination.ids import ProcessId
@@ -100,13 +100,15 @@ class Admissions:
         """One round trip. Cancelled in it, the request is withdrawn as soon as its outcome is known."""
         args = request.admit_args(asyncio.get_running_loop().time())
         try:
-            reply = self.store.send(ADMIT, request.keys.keys, args)
+            reply = self.store.send(ADMIT, request.keys.keys, args, late=lambda late: self._late_reply(request, late))
         except StoreUnavailable:
             return await self._ask_again(request, args)
         try:
-            return await asyncio.shield(reply)
+            return await reply
         except asyncio.CancelledError:
-            reply.add_done_callback(lambda done: self._late_reply(request, done))
+            # The reply can have come in the same moment, and then nobody else is told of it.
+            if not reply.cancelled() and reply.exception() is None:
+                self._late_reply(request, reply.result())
             raise
         except (ErrorReply, StoreUnavailable):
             return await self._ask_again(request, args)
@@ -142,10 +144,9 @@ class Admissions:
             self.give_back(request, admission)
             raise
 
-    def _late_reply(self, request: LimitRequest, done: asyncio.Future[Any]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            return
-        status, *fields = cast("list[int]", done.result())
+    def _late_reply(self, request: LimitRequest, reply: list[int]) -> None:
+        """The request was cancelled on its way: nothing of it may stay."""
+        status, *fields = reply
         if status == ADMITTED:
             self.give_back(request, Admission(variant=fields[0], moment=fields[1]))
         elif status == QUEUED:

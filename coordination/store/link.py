@@ -27,6 +27,9 @@ from coordination.store.wire import ErrorReply, Wire, pack
 
 logger = logging.getLogger("coordination.store")
 
+Late = Callable[[Any], None]
+"""Gets a reply for which nobody waits any more."""
+
 BACKOFF: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between attempts to reconnect: quick at first, since a restarted server is back in well under a second."""
 
@@ -42,7 +45,7 @@ class Link:
         self._locate = locate
         self._deadline = deadline
         self._wire: Wire | None = None
-        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Any], float, Late | None]] = deque()
         self._outgoing: list[bytes] = []
         self._usable = asyncio.Event()
         self._lost = asyncio.Event()
@@ -97,8 +100,9 @@ class Link:
         except TimeoutError:
             raise faults.unavailable(self._last_error, self.label) from None
 
-    def call(self, *command: bytes | str | int) -> asyncio.Future[Any]:
-        """Sends one command; the future holds the reply.
+    def call(self, *command: bytes | str | int, late: Late | None = None) -> asyncio.Future[Any]:
+        """Sends one command; the future holds the reply. `late` gets the reply of a call that was cancelled meanwhile,
+        unless the server refused it or the connection was lost.
 
         Raises `StoreUnavailable` at once if the link is down. The future fails with `StoreUnavailable` if the
         connection is lost before the reply (the command may have run), or with `ErrorReply`.
@@ -117,7 +121,7 @@ class Link:
             self._outgoing.append(data)
         future: asyncio.Future[Any] = loop.create_future()
         now = loop.time()
-        self._pending.append((future, now))
+        self._pending.append((future, now, late))
         if self._watchdog is None:
             self._watchdog = loop.call_at(now + self._deadline, self._check_oldest)
         return future
@@ -144,8 +148,10 @@ class Link:
             if self._wire is not None:
                 self._wire.abort(ConnectionError("the server sent a reply that nobody asked for"))
             return
-        future, _ = self._pending.popleft()
+        future, _, late = self._pending.popleft()
         if future.done():
+            if late is not None and not isinstance(reply, ErrorReply):
+                late(reply)
             return
         if isinstance(reply, ErrorReply):
             future.set_exception(reply)
@@ -196,7 +202,7 @@ class Link:
             self._watchdog.cancel()
             self._watchdog = None
         pending, self._pending = self._pending, deque()
-        for future, _ in pending:
+        for future, *_ in pending:
             if not future.done():
                 future.set_exception(faults.unavailable(error, self.label))
                 # A caller that gave up meanwhile will not look; that is no fault of the program.

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from coordination.errors import StoreRefused, StoreUnavailable
 from coordination.store import faults
 from coordination.store.keys import Catalogue
-from coordination.store.link import Link
+from coordination.store.link import Late, Link
 from coordination.store.scripts import Script
 from coordination.store.subscriber import Subscriptions
 from coordination.store.targets import Target, topology_of
@@ -94,12 +94,15 @@ class Store:
                 raise faults.refused(error, self.label) from error
         return await self._send_again(keys[0], ("EVAL", script.text, len(keys), *keys, *args), patience)
 
-    def send(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int] = ()) -> asyncio.Future[Any]:
-        """Sends the script and returns the future of its reply, for a caller that has to see it even when cancelled.
+    def send(
+        self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int] = (), *, late: Late | None = None
+    ) -> asyncio.Future[Any]:
+        """Sends the script and returns the future of its reply. A caller that has to see the reply even when it is
+        cancelled gives `late`.
 
         Raises `StoreUnavailable` at once if the link is down. Nothing is repeated; `run` is what to do about a failure.
         """
-        return self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args)
+        return self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args, late=late)
 
     async def run_replicated(
         self,
