@@ -25,6 +25,7 @@ from coordination.room.changes import Changes
 from coordination.room.context import SharedContext, Snapshot
 from coordination.room.events import Events
 from coordination.room.floor import Floor
+from coordination.room.memory import Memory
 from coordination.room.roster import Roster
 from coordination.room.turns import TurnLog
 from coordination.settings import CoordinatorSettings
@@ -54,8 +55,9 @@ class Room:
         self._changes = Changes(store.subscriber, keys.everyone, also=lambda: engine.listen(keys.floor))
         self.floor = Floor(engine, keys, self._changes, name=name, silencer=silencer, ttl=floor_ttl, keep=keep)
         self.roster = Roster(store, keys, engine.process, self._changes)
-        self.context = SharedContext(store, keys, self._changes, name=name)
-        self.turns = TurnLog(store, keys, self._changes, name=name)
+        self._memory = Memory(engine, keys, self.floor.own_fence)
+        self.context = SharedContext(store, keys, self._changes, name=name, memory=self._memory)
+        self.turns = TurnLog(store, keys, self._changes, name=name, memory=self._memory)
         self.events = Events(store, keys, self._changes)
         self.handoffs = Handoffs(engine, keys, self._changes, self.floor)
 
@@ -72,6 +74,7 @@ class Room:
 
     async def close(self) -> None:
         """Leaves: memberships end, leases are given back, channels are unsubscribed. What is shared stays."""
+        self._memory.close()
         await self.roster.close()
         await self.floor.close()
         await self._changes.close()

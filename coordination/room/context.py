@@ -19,6 +19,7 @@ from coordination.ids import new_request_id
 from coordination.leases.lease import Lease
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
+from coordination.room.memory import Memory
 from coordination.room.patch import merge_patch
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
@@ -42,9 +43,17 @@ class SharedContext:
     """The document of one scope."""
 
     def __init__(
-        self, store: Store, keys: RoomKeys, changes: Changes, *, name: str, ttl: timedelta = UNATTENDED_TTL
+        self,
+        store: Store,
+        keys: RoomKeys,
+        changes: Changes,
+        *,
+        name: str,
+        ttl: timedelta = UNATTENDED_TTL,
+        memory: Memory | None = None,
     ) -> None:
         self._store, self._keys, self._changes, self._name = store, keys, changes, name
+        self._memory = memory
         self._ttl_ms = int(ttl.total_seconds() * 1000)
         if self._ttl_ms <= 0:
             raise InvalidArgument(f"A TTL of {ttl} for the context of {name} is not possible: it must be positive.")
@@ -58,8 +67,13 @@ class SharedContext:
         )
         if version is None or text is None:
             return Snapshot(data={}, version=0)
-        self._seen = max(self._seen, int(version))
+        self._saw(int(version), text.decode())
         return Snapshot(data=json.loads(text), version=int(version))
+
+    def _saw(self, version: int, text: str) -> None:
+        self._seen = max(self._seen, version)
+        if self._memory is not None:
+            self._memory.saw_context(version, text)
 
     async def update(
         self, patch: Mapping[str, Any], *, lease: Lease | None = None, version: int | None = None
@@ -95,7 +109,7 @@ class SharedContext:
             text = self._encode(change(current.data))
             outcome, value = await self._put(current.version, text, lease)
             if outcome == 1:
-                self._seen = max(self._seen, value)
+                self._saw(value, text)
                 return Snapshot(data=json.loads(text), version=value)
             if outcome == 2 and lease is not None:
                 METRICS.refused_write("context")

@@ -291,6 +291,10 @@ class Floor:
             if fence > lease.fence and lease.agent != agent:
                 self._engine.keeper.doubt(lease, fence)
 
+    def own_fence(self) -> int | None:
+        """The fence under which this process holds the floor; None if it does not."""
+        return next((int(lease.fence) for lease in self._own_leases()), None)
+
     def doubt(self, lease: Lease) -> None:
         """The lease is not held until the server has vouched for it again: it may have been moved or replaced."""
         self._engine.keeper.doubt(lease, lease.fence)

@@ -18,6 +18,7 @@ from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
 from coordination.room.clock import moment
+from coordination.room.memory import Memory
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
 from coordination.store.store import Store
@@ -63,8 +64,9 @@ class Turn:
 class TurnLog:
     """The turns of one room."""
 
-    def __init__(self, store: Store, keys: RoomKeys, changes: Changes, *, name: str) -> None:
+    def __init__(self, store: Store, keys: RoomKeys, changes: Changes, *, name: str, memory: Memory) -> None:
         self._store, self._keys, self._changes, self._name = store, keys, changes, name
+        self._memory = memory
 
     async def append(
         self, *, fence: int, speaker: Speaker, agent: str, role: str, text: str, key: str | None = None
@@ -87,11 +89,13 @@ class TurnLog:
         body = json.dumps({"speaker": speaker, "agent": agent, "role": role, "text": text}, ensure_ascii=False)
         room = self._keys
         keys = (room.turns, room.turn_order, room.roster, room.floor.lease, room.events)
-        args = (room.everyone, fence, key or new_request_id(), agent, body, MAX_TURNS, MAX_BYTES, UNATTENDED_MS)
+        limits = (MAX_TURNS, MAX_BYTES, UNATTENDED_MS, self._memory.last_of(fence))
+        args = (room.everyone, fence, key or new_request_id(), agent, body, *limits)
         reply = await self._store.run(APPEND, keys, args)
         if reply[0] == 0:
             METRICS.refused_write("turns")
             raise StaleFence(f"the turn log of {self._name}", fence, reply[1])
+        self._memory.saw_turn(reply[1].decode(), reply[2], b"")
         return _turn(reply[1], reply[2], b"")
 
     async def mark_played(self, turn: str, seconds: float, *, ended: bool = True) -> bool:
@@ -101,13 +105,17 @@ class TurnLog:
         """
         keys = (self._keys.turns, self._keys.turn_order)
         args = (self._keys.everyone, turn, f"{seconds:.3f}", int(ended))
+        self._memory.saw_played(turn, f"{seconds:.3f}" if ended else f"{seconds:.3f}~")
         return bool(await self._store.run(PLAYED, keys, args))
 
     async def read(self, *, since: str | None = None) -> tuple[Turn, ...]:
         """The turns as they were said, all or those behind `since`."""
         keys = (self._keys.turns, self._keys.turn_order)
         found = cast("list[bytes]", await self._store.run(READ, keys, (since or "-",)))
-        return tuple(_turn(*found[i : i + 3]) for i in range(0, len(found), 3))
+        entries = [(found[i], found[i + 1], found[i + 2]) for i in range(0, len(found), 3)]
+        for turn_id, stored, played in entries:
+            self._memory.saw_turn(turn_id.decode(), stored, played)
+        return tuple(_turn(*entry) for entry in entries)
 
     def follow(self) -> AsyncIterator[tuple[Turn, ...]]:
         """The whole log now, and again after each change."""

@@ -4,7 +4,7 @@
 -- the next holder.
 -- KEYS  1 turns, 2 order, 3 roster, 4 lease of the floor, 5 events
 -- ARGV  1 channel of everyone, 2 fence, 3 idempotency key, 4 agent, 5 turn (JSON without id and time), 6 most turns kept,
---       7 most bytes kept, 8 ms to live without a roster
+--       7 most bytes kept, 8 ms to live without a roster, 9 highest sequence number that the caller knows of this fence
 -- Returns {1, id, '<server time> <key> <JSON>'}, or {0, current fence} if that fence was not this agent's
 --@include room
 local known = redis.call('HGET', KEYS[1], 'key:' .. ARGV[3])
@@ -46,6 +46,11 @@ if not was_granted(floor) then
   return {0, tonumber(floor[1] or 0)}
 end
 local fence = string.format('%016.0f', tonumber(ARGV[2]))
+local known_seq = tonumber(ARGV[9] or 0)
+if known_seq > tonumber(redis.call('HGET', KEYS[1], 'seq:' .. fence) or 0) then
+  -- A server that came back empty: the numbers of what it has forgotten are taken.
+  redis.call('HSET', KEYS[1], 'seq:' .. fence, known_seq)
+end
 local id = fence .. string.format('-%06d', redis.call('HINCRBY', KEYS[1], 'seq:' .. fence, 1))
 local stored = digits(clock()) .. ' ' .. ARGV[3] .. ' ' .. ARGV[5]
 redis.call('HSET', KEYS[1], 'turn:' .. id, stored, 'key:' .. ARGV[3], id)
