@@ -85,11 +85,12 @@ async def run_demo(
     options = _Options(record=record, logs=logs, tell=tell, progress=progress)
     if scenario.first == SOLO:
         return await _run_alone(scenario, environment, options)
+    backend = BackendServer()
     async with (
-        DevStack(workers(environment), directory=logs, progress=progress) as stack,
+        DevStack(workers(environment), backend=backend, directory=logs, progress=progress) as stack,
         StoreWatch(stack.redis_url) as watch,
     ):
-        return (await _call(scenario, stack, options, watch=watch)).report
+        return await _compared(scenario, stack, options, backend, watch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,25 +102,30 @@ class _Options:
 
 
 async def _run_alone(scenario: Scenario, environment: dict[str, str], options: _Options) -> Report:
-    """One agent, LiveKit, and a backend on SQLite; then looks into the database."""
+    """One agent, LiveKit, and a backend on SQLite."""
     with tempfile.TemporaryDirectory(prefix="baton-solo-") as folder:
         backend = BackendServer()
         environment = {**environment, "BATON_OUTBOX_FILE": str(Path(folder) / "outbox.sqlite3")}
         spec = WorkerSpec(
             target="agents.solo.agent", name=SOLO, environment=environment, drain_timeout=timedelta(seconds=10)
         )
-        watch = NoWatch()
         async with DevStack(
             [spec], redis=False, backend=backend, directory=options.logs, progress=options.progress
         ) as stack:
-            ledger = Ledger(backend)
-            try:
-                await ledger.introduce()
-                outcome = await _call(scenario, stack, options, watch=watch, session=SessionRecord(user=USER))
-                saved = await ledger.compare(watch.sid, scenario)
-            finally:
-                await ledger.close()
-    return judged(outcome.report, saved)
+            return await _compared(scenario, stack, options, backend, NoWatch())
+
+
+async def _compared(
+    scenario: Scenario, stack: DevStack, options: _Options, backend: BackendServer, watch: StoreWatch | NoWatch
+) -> Report:
+    """The call of somebody whom the backend knows, and what the backend has of it afterwards."""
+    ledger = Ledger(backend)
+    try:
+        await ledger.introduce()
+        outcome = await _call(scenario, stack, options, watch=watch, session=SessionRecord(user=USER))
+        return judged(outcome.report, await ledger.compare(watch.sid, outcome.findings.call))
+    finally:
+        await ledger.close()
 
 
 async def _call(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from livekit.agents import Agent, AgentSession, JobProcess, UserStateChangedEvent, llm
 
+from agents.account import Account
 from agents.offline.language import domain_language
 from agents.providers import describe
 from config import Role, load_settings
@@ -37,7 +38,8 @@ class DeskAgent(Agent):
         session = self.session
         if isinstance(session, CoordinatedSession) and session.handoff is not None:
             return
-        session.say(self._greeting)
+        account: object = session.userdata
+        session.say(await account.greeting(self._greeting) if isinstance(account, Account) else self._greeting)
 
     def opening(self, handoff: Continuation) -> str:
         """The first words after a handoff. Known beforehand, so that they are rendered before they are needed."""

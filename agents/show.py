@@ -76,12 +76,21 @@ def summarise(console: Console, report: Report) -> None:
 
 def _saved(saved: Saved) -> Table:
     """The rows of the database against what was said."""
-    title = f"In the database: {len(saved.rows)} messages, {saved.participants} participants in the record"
+    title = (
+        f"In the database: {len(saved.rows)} messages of {saved.said} that were said, {len(saved.missing)} missing, "
+        f"{len(saved.doubled)} doubled, {'in order' if saved.in_order else 'NOT in order'}"
+    )
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
-    for column in ("speaker", "row in the database", "said by the caller's script"):
+    for column in ("speaker", "row in the database", "by the caller's script, or in the recording"):
         table.add_column(column, header_style="dim", overflow="fold")
     for row in saved.rows:
-        table.add_row(row.speaker, row.text, (row.matches or "-") if row.speaker == "caller" else "")
+        who = row.role or row.speaker if row.speaker == "agent" else row.speaker
+        table.add_row(who, row.text, row.matches or "-")
+    handoffs = f", {saved.handoffs} handoffs" if saved.handoffs else ""
+    table.caption = f"Record of the session: {saved.messages} messages{handoffs}, {saved.participants} caller(s)" + (
+        f"; tickets: {', '.join(saved.tickets)}" if saved.tickets else ""
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -17,6 +17,7 @@ class StoreWatch:
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
+        self.sid = ""
         self._coordinator: Coordinator | None = None
         self._seen: dict[str, Handoff] = {}
         self._task: asyncio.Task[None] | None = None
@@ -33,6 +34,7 @@ class StoreWatch:
             await self._coordinator.aclose()
 
     async def start(self, *, room: str, sid: str) -> None:
+        self.sid = sid
         self._task = asyncio.create_task(self._follow(sid), name="follow the handoffs of the call")
 
     async def committed(self) -> Sequence[HandoffTiming]:

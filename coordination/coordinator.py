@@ -16,6 +16,8 @@ from coordination.leases.locks import LOCK_TIMEOUT, LOCK_TTL, Locks
 from coordination.limits.config import LimitsConfig
 from coordination.limits.files import FollowedFiles
 from coordination.limits.limits import Limits
+from coordination.persistence.calls import OpenCalls
+from coordination.persistence.outbox.stream import StreamOutbox
 from coordination.ports import CallServer, Silencer
 from coordination.recovery.fleet import Fleet, FleetAgent
 from coordination.recovery.presence import Listener, Presence
@@ -174,7 +176,9 @@ class Coordinator:
         return self._rooms[key]
 
     @asynccontextmanager
-    async def visit(self, name: str, *, tenant: str = DEFAULT_TENANT, silencer: Silencer) -> AsyncGenerator[Room]:
+    async def visit(
+        self, name: str, *, tenant: str = DEFAULT_TENANT, silencer: Silencer | None
+    ) -> AsyncGenerator[Room]:
         """A room for the time of a block; one that this process is in already is left as it is."""
         known = self._rooms.get((Tenant(tenant), RoomName(name)))
         if known is not None:
@@ -191,6 +195,16 @@ class Coordinator:
         return Room(
             self._engine, name, tenant, silencer=silencer, floor_ttl=settings.floor_ttl, keep=settings.keep_floor
         )
+
+    # -- what outlives calls ------------------------------------------------------------------------------------------
+
+    def outbox(self, tenant: str = DEFAULT_TENANT) -> StreamOutbox:
+        """The tenant's outbox in Redis, on this process's connection. For a `BackendClient`."""
+        return StreamOutbox(self._store, tenant=Tenant(tenant))
+
+    def open_calls(self, tenant: str = DEFAULT_TENANT) -> OpenCalls:
+        """The tenant's calls that are being saved."""
+        return OpenCalls(self._store, tenant=Tenant(tenant))
 
     # -- the fleet ----------------------------------------------------------------------------------------------------
 

@@ -1,46 +1,15 @@
-"""What billing can do: explain an invoice, tell the balance, ask for a refund.
-
-The account is made up and the same for every caller; it lives in the memory of the call's job process.
-"""
+"""What billing can do: explain an invoice, tell the balance, ask for a refund."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from livekit.agents import function_tool
+from livekit.agents import RunContext, function_tool
 
+from agents.account import account_of, day_of, month_of
 from agents.handoffs import to_receptionist, to_technical
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One line of an invoice; the amount in cents."""
-
-    text: str
-    cents: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invoice:
-    """What a caller is asked to pay for a month."""
-
-    month: str
-    items: tuple[Item, ...]
-    due: str
-
-    @property
-    def cents(self) -> int:
-        return sum(item.cents for item in self.items)
-
-
-PLAN = Item(text="your plan with 250 megabits", cents=3990)
-ROUTER = Item(text="the new router that was sent to you on the third", cents=2500)
-INVOICES = (
-    Invoice(month="October", items=(PLAN,), due="15 November"),
-    Invoice(month="November", items=(PLAN, ROUTER), due="15 December"),
-)
-"""The oldest first."""
+from coordination.persistence import Invoice
 
 
 def money(cents: int) -> str:
@@ -51,33 +20,48 @@ def money(cents: int) -> str:
 
 def explanation(invoices: Sequence[Invoice]) -> str:
     """The newest invoice, item by item, and how it differs from the one before."""
-    last, before = invoices[-1], invoices[-2]
+    last = invoices[0]
     items = ", and ".join(f"{money(item.cents)} for {item.text}" for item in last.items)
-    difference = [item.text for item in last.items if item not in before.items]
-    reason = f"so the difference is {' and '.join(difference)}" if difference else "so nothing has changed"
     return (
-        f"Your {last.month} invoice is {money(last.cents)}. That is {items}. "
-        f"The {before.month} invoice was {money(before.cents)}, {reason}. "
-        f"The amount will be taken from your account on {last.due}, and you need not do anything."
+        f"Your {month_of(last)} invoice is {money(last.cents)}. That is {items}. {_compared(last, invoices[1:])}"
+        f"The amount will be taken from your account on {day_of(last.due_on)}, and you need not do anything."
     )
 
 
+def _compared(last: Invoice, earlier: Sequence[Invoice]) -> str:
+    if not earlier:
+        return ""
+    before = earlier[0]
+    difference = [item.text for item in last.items if item not in before.items]
+    reason = f"so the difference is {' and '.join(difference)}" if difference else "so nothing has changed"
+    return f"The {month_of(before)} invoice was {money(before.cents)}, {reason}. "
+
+
+def balance(invoices: Sequence[Invoice]) -> str:
+    """What is owed, and until when."""
+    owed = [invoice for invoice in invoices if invoice.status == "open"]
+    if not owed:
+        return "Your balance is zero. There is nothing to pay."
+    due = min(invoice.due_on for invoice in owed)
+    return f"Your balance is {money(sum(invoice.cents for invoice in owed))}. It is due on {day_of(due)}."
+
+
 @function_tool
-async def explain_invoice() -> str:
+async def explain_invoice(context: RunContext[Any]) -> str:
     """Explain the caller's newest invoice: what is on it, and how it differs from the one before."""
-    return explanation(INVOICES)
+    return explanation(await account_of(context).invoices())
 
 
 @function_tool
-async def account_balance() -> str:
+async def account_balance(context: RunContext[Any]) -> str:
     """What the caller owes now, and until when it is to be paid."""
-    last = INVOICES[-1]
-    return f"Your balance is {money(last.cents)}. It is due on {last.due}."
+    return balance(await account_of(context).invoices())
 
 
 @function_tool
-async def request_refund() -> str:
+async def request_refund(context: RunContext[Any]) -> str:
     """Ask for a refund of what was charged too much. Only after the caller has agreed to it."""
+    await account_of(context).open_ticket(context, "refund", "The caller asks for a refund of the last invoice.")
     return "I have asked for a refund. You will hear from us within three working days."
 
 

@@ -28,6 +28,8 @@ WELCOME_BACK = "Welcome back. Let us go on where we stopped. What can I do for y
 GO_ON = "I am going on with your call now. What can I do for you?"
 HOW_CAN_I_HELP = "How can I help you?"
 _LEAST_CONFIDENCE = 0.5
+_INTERNAL = "An internal error occurred"
+"""The framework's word for an exception that says nothing to the caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,8 @@ def _report(result: llm.FunctionCallOutput) -> str:
             "Please try again in a few minutes. I am still here. What else can I do for you?"
         )
     if result.is_error:
-        return f"I am sorry, that did not work. {ANYTHING_ELSE}"
+        reason = "that did not work." if result.output == _INTERNAL else result.output.strip()
+        return f"I am sorry. {reason[:1].upper()}{reason[1:]} {ANYTHING_ELSE}"
     return f"{result.output.strip()} {FOLLOW_UP.get(tool, '')}".strip()
 
 

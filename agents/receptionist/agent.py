@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from livekit.agents import JobContext
 
+from agents.account import Account
 from agents.desk import DeskAgent, ask_whether_there, make_server
 from agents.providers import providers_for
 from agents.receptionist.tools import TOOLS
@@ -29,9 +30,10 @@ class Receptionist(DeskAgent):
 @server.rtc_session(agent_name=Role.RECEPTIONIST.value)
 async def receptionist(ctx: JobContext) -> None:
     settings = load_settings()
+    account = await Account.of(ctx)
     providers = providers_for(Role.RECEPTIONIST, settings)
     ctx.add_shutdown_callback(providers.aclose)
-    session = CoordinatedSession[None](ctx, **providers.session_options())
+    session = CoordinatedSession[Account](ctx, userdata=account, **providers.session_options())
     agent = Receptionist(tools=list(TOOLS), greeting=settings.agents.receptionist.greeting)
     ask_whether_there(session)
     await session.start(agent=agent, room=ctx.room)

@@ -13,6 +13,7 @@ import os
 
 from livekit.agents import Agent, AgentSession, AutoSubscribe, JobContext, JobProcess
 
+from agents.account import Account
 from agents.billing.tools import account_balance, explain_invoice, request_refund
 from agents.offline.language import domain_language
 from agents.providers import providers_for
@@ -69,7 +70,7 @@ async def solo(ctx: JobContext) -> None:
     await call.begin()
     providers = providers_for(Role.RECEPTIONIST, settings)
     ctx.add_shutdown_callback(providers.aclose)
-    session = AgentSession[None](**providers.session_options())
+    session = AgentSession[Account](userdata=call.account, **providers.session_options())
     call.follow(session)
     agent = Assistant(call, greeting=call.greeting(settings.agents.receptionist.greeting))
     await session.start(agent=agent, room=ctx.room)

@@ -11,6 +11,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, ConversationItemAddedEvent, JobContext, llm
 
+from agents.account import Account, Whose
 from agents.solo.noticeboard import Noticeboard
 from coordination.livekit.envelope import MetadataError
 from coordination.livekit.record import SessionRecord
@@ -74,6 +75,11 @@ class Call:
     @property
     def conversation(self) -> str:
         return self._record.conversation or self._sid
+
+    @property
+    def account(self) -> Account:
+        """What the tools look into."""
+        return Account(self._backend, whose=Whose(user=self._record.user, conversation=self.conversation))
 
     async def _open_backend(self) -> None:
         settings = PersistenceSettings()

@@ -1,7 +1,4 @@
-"""What technical support can do: measure the line, look for outages, send a technician.
-
-The line and the appointments are made up; appointments live in the memory of the call's job process.
-"""
+"""What technical support can do: measure the line, look for outages, send a technician. The line is made up."""
 
 from __future__ import annotations
 
@@ -10,7 +7,10 @@ from typing import Any
 
 from livekit.agents import RunContext, function_tool
 
+from agents.account import account_of
 from agents.handoffs import to_billing, to_receptionist
+
+TECHNICIAN = "technician"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +21,7 @@ class Line:
     signal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appointment:
-    """A technician's visit."""
-
-    ticket: str
-    when: str
-
-
 LINE = Line(drops=14, signal="weak")
-FIRST_TICKET = 4711
-
-_appointments: list[Appointment] = []
 
 
 @function_tool
@@ -55,23 +44,23 @@ async def book_technician(context: RunContext[Any], when: str) -> str:
         when: The day and the part of the day that the caller named, for instance "tomorrow morning".
     """
     context.disallow_interruptions()
-    appointment = Appointment(ticket=str(FIRST_TICKET + len(_appointments)), when=when)
-    _appointments.append(appointment)
-    return f"A technician comes {when}. Your ticket number is {spelled(appointment.ticket)}."
+    subject = f"A technician comes {when}."
+    ticket = await account_of(context).open_ticket(context, TECHNICIAN, subject, when=when)
+    return f"{subject} Your ticket number is {spelled(ticket.number)}."
 
 
 @function_tool
-async def ticket_status() -> str:
+async def ticket_status(context: RunContext[Any]) -> str:
     """The caller's last ticket: its number, and when the technician comes."""
-    if not _appointments:
+    tickets = await account_of(context).tickets(TECHNICIAN)
+    if not tickets:
         return "There is no open ticket."
-    last = _appointments[-1]
-    return f"Your ticket number is {spelled(last.ticket)}. The technician comes {last.when}."
+    return f"Your ticket number is {spelled(tickets[0].number)}. {tickets[0].subject}"
 
 
-def spelled(ticket: str) -> str:
+def spelled(ticket: int) -> str:
     """A number digit by digit, as it is read out."""
-    return " ".join(ticket)
+    return " ".join(str(ticket))
 
 
 TOOLS = (check_line, check_outage, book_technician, ticket_status, to_billing, to_receptionist)

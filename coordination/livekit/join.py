@@ -17,6 +17,7 @@ from coordination.livekit.job_call import DEFAULT_ROLE
 from coordination.livekit.linking import find_caller
 from coordination.livekit.process import shared_coordinator
 from coordination.livekit.record import SessionRecord
+from coordination.livekit.saving import open_saving
 from coordination.livekit.silence import RoomSilencer
 from coordination.settings import CoordinatorSettings
 
@@ -46,6 +47,9 @@ class JoinPlan:
     caller: str | None
     seen: int
     """The fence in the room's metadata: what is granted from now on is higher, whatever Redis knows. 0 if none."""
+    conversation: str | None
+    user: str | None
+    """What the room's record says of them; see `coordination.livekit.saving`."""
     session: RoomName | None
     """What Redis knows the call by, where the session record says so; else it is the room's sid."""
     settings: CoordinatorSettings
@@ -73,6 +77,8 @@ def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantRe
         standby=isinstance(ours, dict) and ours.get("standby") is True,
         caller=find_caller(ctx.room, record),
         seen=(record.fence if record else None) or 0,
+        conversation=record.conversation if record else None,
+        user=record.user if record else None,
         session=record.session if record else None,
         settings=settings,
     )
@@ -107,6 +113,7 @@ async def take_seat(
             # Who is sent to stand by is a spare: it may be there beside the agent that serves the role.
             claim=not plan.standby,
         )
-        seat = Seat(session, ctx, room, membership, plan, silencer, coordinator.fleet)
+        saving = await open_saving(stack, coordinator, room, plan, ctx.room)
+        seat = Seat(session, ctx, room, membership, plan, silencer, coordinator.fleet, saving)
         seat.resources = stack.pop_all()
     return seat

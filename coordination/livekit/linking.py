@@ -65,6 +65,18 @@ class CallWatch:
     def caller_present(self) -> bool:
         return any(is_caller(participant) for participant in self._room.remote_participants.values())
 
+    @property
+    def alone_for(self) -> timedelta:
+        """Since the last caller left; zero while there is one, or was none yet."""
+        return (
+            timedelta(seconds=time.monotonic() - self._alone_since) if self._alone_since is not None else timedelta(0)
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody calls any more, or the room is gone. The SDK forgets nobody when it is disconnected."""
+        return not self.caller_present or not self._room.isconnected()
+
     def begin(self, *, caller: str | None) -> None:
         self.caller = caller
         self._ends = [

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from livekit import rtc
 from livekit.agents import JobContext
 
 from coordination.errors import CoordinationError, GrantNotReplicated, RoleTaken, StoreError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from coordination.coordinator import Room
     from coordination.livekit.handoff import Departure
     from coordination.livekit.join import JoinPlan
+    from coordination.livekit.saving import CallSaving
     from coordination.livekit.session import CoordinatedSession
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Seat:
         plan: JoinPlan,
         silencer: RoomSilencer,
         fleet: Fleet,
+        saving: CallSaving | None = None,
     ) -> None:
         self.session, self.ctx, self.room, self.membership, self.plan = session, ctx, room, membership, plan
         self.resources = AsyncExitStack()
@@ -80,7 +83,9 @@ class Seat:
         self.keeper = RecordKeeper(ctx.room, record, mine=self._session_record, spawn=self.spawn)
         self.dispatcher = RoomDispatcher(ctx.api, ctx.room.name)
         self.silencer = silencer
-        self.turns = TurnWriter(room.turns, agent=self.agent, role=self.role)
+        self.saving = saving
+        saver = saving.saver if saving is not None else None
+        self.turns = TurnWriter(room.turns, agent=self.agent, role=self.role, saves=saver)
         self.history = History(room.turns, mine=self.turns.mine)
         self.target = Target(self)
         self.succession = Succession(self)
@@ -104,6 +109,7 @@ class Seat:
         self._ends = [
             on_room(self.ctx.room, "reconnected", self._on_reconnected),
             on_room(self.ctx.room, "participant_connected", self.succession.on_participant),
+            on_room(self.ctx.room, "participant_connected", self._on_participant),
             self.silencer.watch(self.ctx.room),
         ]
         self.spawn(self._watch_membership(), "watch the membership")
@@ -158,6 +164,9 @@ class Seat:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
         await self.turns.close()
+        if self.saving is not None:
+            over = self.lease is not None and self.call.over
+            await self.saving.close(over=over, alone_for=self.call.alone_for)
         lease, self.lease = self.lease, None
         try:
             if lease is not None:
@@ -212,6 +221,9 @@ class Seat:
         if self._returned:
             # A grant that was on its way when this agent was silenced is read now, and is worth nothing by itself.
             self.room.floor.doubt(lease)
+        if self.saving is not None:
+            takeover = entry.kind is EntryKind.TAKEOVER
+            self.spawn(self.saving.on_floor(takeover=takeover), "take the saving of the call into care")
         if entry.kind is EntryKind.TAKEOVER:
             await self._find_out(entry)
         if entry.opening is not None:
@@ -262,6 +274,8 @@ class Seat:
             tenant=self.plan.tenant,
             caller=self.call.caller,
             session=self.room.name,
+            conversation=self.plan.conversation,
+            user=self.plan.user,
             role=self.role,
             fence=self.lease.fence,
         )
@@ -291,6 +305,8 @@ class Seat:
             finally:
                 self.leaving = None
         self.turns.fence = None
+        if self.saving is not None:
+            self.spawn(self.saving.on_loss(lease.fence), "save what was being said")
         await self.stand_by()
 
     # -- still a member? --------------------------------------------------------------------------
@@ -320,6 +336,10 @@ class Seat:
     async def _watch_membership(self) -> None:
         await self.membership.lost.wait()
         self.leave(f"this agent is no longer a member of the call ({self.membership.reason})")
+
+    def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
+        if self.saving is not None and self.holds:
+            self.spawn(self.saving.on_participant(participant), "note a caller")
 
     def _on_reconnected(self) -> None:
         self._returned = True

@@ -28,6 +28,7 @@ from coordination.ids import WorkerId
 from coordination.livekit.admission import CallAdmission
 from coordination.livekit.door import CallDoor
 from coordination.livekit.join import WORKER_ID
+from coordination.livekit.leftovers import Leftovers
 from coordination.livekit.lobby import wait_in_lobby
 from coordination.livekit.worker_http import WorkerHttp
 from coordination.livekit.worker_watch import WorkerWatch
@@ -111,7 +112,8 @@ class CoordinatedServer(AgentServer):
             admission = CallAdmission()
         self._door = CallDoor(admission) if admission is not None else None
         door: Sequence[WorkerPart] = (self._door,) if self._door is not None else ()
-        self._parts: tuple[WorkerPart, ...] = (WorkerHttp(), WorkerWatch(), *door, *(parts or ()))
+        own: tuple[WorkerPart, ...] = (WorkerHttp(), WorkerWatch(), Leftovers())
+        self._parts: tuple[WorkerPart, ...] = (*own, *door, *(parts or ()))
         self._commanded: asyncio.Task[None] | None = None
 
     @overload

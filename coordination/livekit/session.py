@@ -193,7 +193,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
 
     def _on_played(self, event: PlaybackFinishedEvent) -> None:
         if self.seat is not None:
-            self.seat.turns.played(event.playback_position)
+            self.seat.turns.played(event.playback_position, interrupted=event.interrupted)
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         """Logs caller turns that come on another way than by voice."""

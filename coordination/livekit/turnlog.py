@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
+from typing import Protocol
 
 from livekit.agents import llm
 from livekit.agents.voice import io
@@ -28,11 +29,23 @@ FLUSHED_WITHIN = timedelta(seconds=1)
 """How long a handoff waits for what is still to be written."""
 
 
+class Saves(Protocol):
+    """Who keeps beyond the call what is logged. Both return at once."""
+
+    def logged(self, turn: Turn) -> None:
+        """A turn stands in the log."""
+        ...
+
+    def ended(self, turn: TurnId, played: float, *, interrupted: bool) -> None:
+        """An agent's turn came to its end, after so many seconds of it."""
+        ...
+
+
 class TurnWriter:
     """One session's pen. `fence` is the one under which it speaks; without one there is nothing to write."""
 
-    def __init__(self, turns: TurnLog, *, agent: AgentId, role: RoleName) -> None:
-        self._turns, self._agent, self._role = turns, agent, role
+    def __init__(self, turns: TurnLog, *, agent: AgentId, role: RoleName, saves: Saves | None = None) -> None:
+        self._turns, self._agent, self._role, self._saves = turns, agent, role, saves
         self.fence: Fence | None = None
         self.mine: set[TurnId] = set()
         """Turns that this session wrote: its own history has them already."""
@@ -65,15 +78,15 @@ class TurnWriter:
         if self._unplayed and self._queue.empty():
             self._queue.put_nowait(partial(self._mark, self._unplayed[-1], seconds, ended=False))
 
-    def played(self, seconds: float) -> None:
+    def played(self, seconds: float, *, interrupted: bool = False) -> None:
         """The newest text has been played for so long. Older ones that were never reported were never heard."""
         if not self._unplayed:
             return
         heard = self._unplayed.pop()
-        silent = [(entry, 0.0) for entry in self._unplayed]
+        silent = [(entry, 0.0, True) for entry in self._unplayed]
         self._unplayed.clear()
-        for entry, played in [*silent, (heard, seconds)]:
-            self._queue.put_nowait(partial(self._mark, entry, played))
+        for entry, played, cut in [*silent, (heard, seconds, interrupted)]:
+            self._queue.put_nowait(partial(self._mark, entry, played, interrupted=cut))
 
     async def flush(self) -> None:
         """Returns when all that was said so far is written, or after `FLUSHED_WITHIN`."""
@@ -108,12 +121,21 @@ class TurnWriter:
             fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=text, key=key
         )
         self.mine.add(turn.id)
+        if self._saves is not None:
+            self._saves.logged(turn)
         return turn
 
-    async def _mark(self, entry: asyncio.Future[Turn | None], seconds: float, *, ended: bool = True) -> None:
+    async def _mark(
+        self, entry: asyncio.Future[Turn | None], seconds: float, *, ended: bool = True, interrupted: bool = False
+    ) -> None:
         turn = await entry
-        if turn is not None:
+        if turn is None:
+            return
+        try:
             await self._turns.mark_played(turn.id, seconds, ended=ended)
+        finally:
+            if ended and self._saves is not None:
+                self._saves.ended(turn.id, seconds, interrupted=interrupted)
 
     async def _write(self) -> None:
         while True:

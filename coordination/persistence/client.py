@@ -23,19 +23,23 @@ from coordination.persistence.errors import BackendAnswerUnreadable, BackendRefu
 from coordination.persistence.http import Requests
 from coordination.persistence.outbox.box import CLAIM, Outbox
 from coordination.persistence.outbox.drain import Drain
-from coordination.persistence.outbox.item import ItemKind, OutboxItem
+from coordination.persistence.outbox.item import TURN_KEY, ItemKind, OutboxItem
 from coordination.persistence.outbox.opening import open_outbox
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.values import (
     ConversationTurn,
     RecentMessages,
     SessionSummary,
+    Ticket,
     UserContext,
     Utterance,
 )
 
 DELIVER_WITHIN: Final = CLAIM / 3
 """For one item that nobody waits for: long enough for a slow backend, and well within the claim that it belongs to."""
+
+KEY_REUSED: Final = "idempotency-key-reused"
+"""The backend's word for a key that it knows from another request."""
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
 
@@ -181,15 +185,40 @@ class BackendClient:
     async def deliver(self, item: OutboxItem, *, within: timedelta = DELIVER_WITHIN, attempts: int | None = 1) -> None:
         """Sends one item to the backend. Raises the children of `BackendError`.
 
-        An item whose user or conversation was erased meanwhile counts as delivered: it shall not come back.
+        An item whose user or conversation was erased meanwhile counts as delivered: it shall not come back. So does
+        a turn of a room's log that somebody else has saved already.
         """
         method, path, body = _request(item)
         try:
             await self._answered(method, path, within=within, body=body, key=item.id, attempts=attempts)
         except BackendRefused as refusal:
-            if refusal.status != 410:
+            if refusal.kind == KEY_REUSED and item.id.startswith(TURN_KEY):
+                METRICS.outbox(str(item.kind), "known")
+            elif refusal.status == 410:
+                METRICS.outbox(str(item.kind), "erased")
+            else:
                 raise
-            METRICS.outbox(str(item.kind), "erased")
+
+    # -- what an agent promised -------------------------------------------------------------------
+
+    async def open_ticket(
+        self,
+        kind: str,
+        subject: str,
+        *,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        details: Mapping[str, JsonValue] | None = None,
+        key: str | None = None,
+    ) -> Ticket:
+        """Opens a ticket at the backend itself, for its number is to be told; `key` makes a repeated call the same as
+        one. Raises the children of `BackendError`: after `BackendUnavailable` the ticket may have been opened.
+        """
+        body: dict[str, JsonValue] = {"kind": kind, "subject": subject, "details": dict(details or {})}
+        body |= {name: each for name, each in (("user_id", user_id), ("conversation_id", conversation_id)) if each}
+        within = self.settings.backend_timeout
+        answer = await self._answered("POST", "/v1/tickets", within=within, body=body, key=key or new_request_id())
+        return _parse(Ticket, answer)
 
     # -- changing a call that runs ------------------------------------------------------------------
 

@@ -12,10 +12,15 @@ class PersistenceError(CoordinationError):
 
 
 class BackendError(PersistenceError):
-    """The backend did not do what it was asked. `status` is that of its answer, None without one."""
+    """The backend did not do what it was asked. `status` is that of its answer, None without one.
 
-    def __init__(self, text: str, *, status: int | None = None, retry_after: timedelta | None = None) -> None:
-        self.status, self.retry_after = status, retry_after
+    `kind` is the backend's own word for a refusal (`type` of its problem details), empty without one.
+    """
+
+    def __init__(
+        self, text: str, *, status: int | None = None, retry_after: timedelta | None = None, kind: str = ""
+    ) -> None:
+        self.status, self.retry_after, self.kind = status, retry_after, kind
         super().__init__(text)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import httpcore
@@ -147,7 +147,7 @@ def _read(answer: httpx.Response, what: str) -> Any:
             f"{what}: it answered {status}. Its own log says more.", status=status, retry_after=_retry_after(answer)
         )
     if status >= 400:
-        raise BackendRefused(f"{what}: it answered {status}: {_reason(answer)}", status=status)
+        raise BackendRefused(f"{what}: it answered {status}: {_reason(answer)}", status=status, kind=_kind(answer))
     if status == 204:
         return None
     try:
@@ -166,6 +166,16 @@ def _reason(answer: httpx.Response) -> str:
     """What the backend says about its refusal. It may quote what was sent, so it is bounded."""
     text = answer.text.strip()
     return text[:300] + ("…" if len(text) > 300 else "") if text else "without a reason"
+
+
+def _kind(answer: httpx.Response) -> str:
+    """The word that the backend's problem details (RFC 9457) begin with."""
+    try:
+        found: object = answer.json()
+    except ValueError:
+        return ""
+    kind = cast("dict[str, object]", found).get("type") if isinstance(found, dict) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _retry_after(answer: httpx.Response) -> timedelta | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -39,8 +40,18 @@ class Saves(Protocol):
 class Recorder:
     """One conversation's way into the outbox."""
 
-    def __init__(self, backend: Saves, conversation: str, *, user: str | None = None, room: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: Saves,
+        conversation: str,
+        *,
+        user: str | None = None,
+        room: str | None = None,
+        saved: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`saved` is called with the key of each turn that has become durable, one after the other."""
         self._backend, self._conversation, self._user, self._room = backend, conversation, user, room
+        self._told = saved
         self._waiting: asyncio.Queue[tuple[ConversationTurn, str]] = asyncio.Queue()
         self.recorded = 0
         """Turns that were handed over."""
@@ -79,4 +90,7 @@ class Recorder:
             return not fault.retryable
         except ValueError:
             logger.exception("a turn cannot be saved")
+        else:
+            if self._told is not None:
+                await self._told(key)
         return True

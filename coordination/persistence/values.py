@@ -127,6 +127,7 @@ class Ticket(_Value):
     kind: str = ""
     subject: str = ""
     status: str = "open"
+    details: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
 
 
 class Conversation(_Value):

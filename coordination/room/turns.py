@@ -26,6 +26,8 @@ from coordination.store.store import Store
 APPEND: Final = Script.load("turns/append")
 PLAYED: Final = Script.load("turns/played")
 READ: Final = Script.load("turns/read")
+UNSAVED: Final = Script.load("turns/unsaved")
+SAVED: Final = Script.load("turns/saved")
 
 MAX_TURNS: Final = 2000
 """The oldest leave first; an hour of quick conversation has about 700."""
@@ -59,6 +61,8 @@ class Turn:
     """Whether an agent's turn came to its end, or was interrupted; False for one that was cut off by a death."""
     at: datetime
     """When it was logged, by the server's clock."""
+    key: str = ""
+    """Under which it was logged: the same for a repeated append, whatever its id."""
 
 
 class TurnLog:
@@ -117,13 +121,22 @@ class TurnLog:
             self._memory.saw_turn(turn_id.decode(), stored, played)
         return tuple(_turn(*entry) for entry in entries)
 
+    async def unsaved(self) -> tuple[Turn, ...]:
+        """The turns that nobody has noted as saved, as they were said."""
+        found = cast("list[bytes]", await self._store.run(UNSAVED, (self._keys.turns, self._keys.turn_order), ()))
+        return tuple(_turn(*found[i : i + 3]) for i in range(0, len(found), 3))
+
+    async def mark_saved(self, *turns: str) -> int:
+        """Notes that these turns are durable elsewhere; returns how many of them the log has."""
+        return int(await self._store.run(SAVED, (self._keys.turns, self._keys.turn_order), turns))
+
     def follow(self) -> AsyncIterator[tuple[Turn, ...]]:
         """The whole log now, and again after each change."""
         return self._changes.watch(Kind.TURNS, self.read)
 
 
 def _turn(turn_id: bytes, stored: bytes, played: bytes) -> Turn:
-    at, _, body = stored.decode().split(" ", 2)
+    at, key, body = stored.decode().split(" ", 2)
     values: dict[str, Any] = json.loads(body)
     fence, _, seq = turn_id.decode().partition("-")
     return Turn(
@@ -137,4 +150,5 @@ def _turn(turn_id: bytes, stored: bytes, played: bytes) -> Turn:
         played=float(played.rstrip(b"~")) if played else None,
         ended=bool(played) and not played.endswith(b"~"),
         at=moment(int(at)),
+        key=key,
     )

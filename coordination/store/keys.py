@@ -29,6 +29,9 @@ are expected to survive (30 s)."""
 UNATTENDED_TTL: Final = timedelta(hours=1)
 """How long context, turns and events last that were written into a room where no agent keeps a roster entry."""
 
+CALLS_TTL: Final = timedelta(days=1)
+"""How long it is known, after the newest one has begun, which calls are being saved."""
+
 FLEET_TTL: Final = timedelta(minutes=10)
 """How long the registry of the fleet outlives its last worker: a fleet whose workers all died at once is started again
 by its supervisor within that, and then takes up the calls that were left."""
@@ -236,7 +239,8 @@ class FleetKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class OutboxKeys:
-    """The keys of one tenant's outbox, all on one slot. No TTL: they hold what was promised not to be lost.
+    """The keys of one tenant's outbox, all on one slot. No TTL, but for `calls`: they hold what was promised not to be
+    lost.
 
     Each goes with the last item in it, so an outbox that is drained leaves nothing.
     """
@@ -262,6 +266,11 @@ class OutboxKeys:
     def set_aside(self) -> str:
         """stream: items that the backend does not take, each with the reason, until they are replayed"""
         return f"{self.base}set-aside"
+
+    @property
+    def calls(self) -> str:
+        """hash: what Redis knows a call by -> the call that is being saved (JSON); lives `CALLS_TTL` after the last"""
+        return f"{self.base}calls"
 
 
 _PERMANENT: Final = re.compile(r"\{outbox/[^}]*\}:(c:.*|due|claims|set-aside)|\{limits\}:(overrides|blocked)")

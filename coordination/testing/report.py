@@ -61,7 +61,8 @@ class SavedRow(_Part):
     role: str | None
     text: str
     matches: str | None
-    """What was said, by the caller's script or as the agent said it; null for a row that nobody said."""
+    """The caller's sentence by the script, or where the agent is heard in the recording; null for a row that nobody
+    said."""
 
 
 class Saved(_Part):
@@ -69,11 +70,21 @@ class Saved(_Part):
 
     conversation: str
     rows: tuple[SavedRow, ...]
+    said: int
+    """Turns of the caller, and passages that were heard of agents."""
     missing: tuple[str, ...]
-    """Turns of the caller that are in no row."""
+    """Turns and passages for which there is no row."""
+    doubled: tuple[str, ...]
+    """What is there twice and was said once."""
+    in_order: bool
     participants: int | None
     """Of the session's record; null if there is none."""
     messages: int | None
+    handoffs: int | None = None
+    roles: tuple[str, ...] = ()
+    """Those that had the floor, by the session's record."""
+    tickets: tuple[str, ...] = ()
+    """What was promised to the caller: kind and number."""
 
 
 class Report(_Part):

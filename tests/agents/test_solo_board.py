@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.saved import alike, compare
 from agents.solo.noticeboard import LIMIT, Board, Notice
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,24 +64,3 @@ def test_a_room_of_many_is_bounded_by_those_who_joined_last() -> None:
 
     assert next(iter(board.participants)) == "p50"
     assert len(board.participants) == 100
-
-
-def row(speaker: str, text: str) -> dict[str, str | None]:
-    return {"speaker": speaker, "role": "solo", "text": text}
-
-
-def test_rows_are_compared_with_the_script_and_not_with_the_agent() -> None:
-    script = ["What is my account balance?", "My internet is not working.", "That is all."]
-    rows = [
-        row("agent", "Welcome."),
-        row("caller", "what is my account balance"),
-        row("caller", "what is my account balance"),
-        row("caller", "that is all"),
-    ]
-
-    saved = compare("c", rows, script, {"messages": 4, "participants": 1})
-
-    assert [each.matches for each in saved.rows] == ["Welcome.", script[0], None, script[2]]
-    assert saved.missing == (script[1],)
-    assert alike("My internet is not working.", "my internet is not working well")
-    assert not alike("My internet is not working.", "what is my account balance")

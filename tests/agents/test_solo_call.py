@@ -47,7 +47,7 @@ async def test_the_whole_call_is_in_the_database_and_nothing_else_was_spoken_to(
             watch=watch,
             session=SessionRecord(user=USER),
         )
-        report = judged(outcome.report, await ledger.compare(watch.sid, scenario))
+        report = judged(outcome.report, await ledger.compare(watch.sid, outcome.findings.call))
         await ledger.close()
 
     assert report.ok, report.to_json()

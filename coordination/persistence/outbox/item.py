@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,16 @@ VERSION = 1
 """Of an item. A reader refuses what it does not know, and leaves it where it is for one that does."""
 MAX_BYTES = 256 * 1024
 """Of one item. A turn is a few hundred bytes; what is larger belongs in a file, and is refused before it is stored."""
+
+
+TURN_KEY = "said."
+"""Begins the key of a turn of a room's log. Whoever saves such a turn may know a little more or less of how it ended:
+the backend keeps what came first, and the same turn again is no fault."""
+
+
+def turn_key(session: str, key: str) -> str:
+    """The key of a turn, the same for everybody who saves it; `key` is the log's own."""
+    return TURN_KEY + hashlib.sha256(f"{session}/{key}".encode()).hexdigest()[:40]
 
 
 class ItemKind(StrEnum):

@@ -32,7 +32,7 @@ local function evict()
   local id = redis.call('ZPOPMIN', KEYS[2])[1]
   local stored = redis.call('HGET', KEYS[1], 'turn:' .. id) or ''
   local key = string.match(stored, '^%d+ (%S+) ')
-  redis.call('HDEL', KEYS[1], 'turn:' .. id, 'played:' .. id, 'key:' .. (key or ''))
+  redis.call('HDEL', KEYS[1], 'turn:' .. id, 'played:' .. id, 'saved:' .. id, 'key:' .. (key or ''))
   local oldest = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   local fence = string.match(id, '^(%d+)%-')
   if not oldest or string.match(oldest, '^(%d+)%-') ~= fence then

@@ -1,0 +1,52 @@
+"""The record of a call that several agents shared, made of what the room's own history says: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+from coordination.persistence.calls import SavedCall
+from coordination.persistence.values import SessionSummary
+from coordination.room.events import Event
+from coordination.room.turns import Turn
+
+CALLER: Final = "caller"
+"""Kind of the event that notes a caller, under `reason` in a form that tells callers apart and names nobody."""
+
+
+def summarise(
+    call: SavedCall, turns: Sequence[Turn], events: Sequence[Event], *, reason: str, ended: datetime | None
+) -> SessionSummary:
+    """The record. `ended` is None where nobody saw the end: then it ended with what is known to have happened last.
+
+    A history that was cut short, because the call was very long, gives a count of messages that is not known.
+    """
+    grants = [(event.fence, event.role) for event in events if event.kind == "grant"]
+    moved = {event.fence for event in events if event.kind == "commit"}
+    handoffs = sum(fence in moved and role != before for (_, before), (fence, role) in pairwise(grants))
+    moments = [event.at for event in events] + [turn.at for turn in turns]
+    started = min(moments, default=ended or datetime.now().astimezone())
+    if ended is None:
+        ended = max((_end(turn) for turn in turns), default=max(moments, default=started))
+    return SessionSummary(
+        id=call.session,
+        started_at=started,
+        ended_at=ended,
+        duration_seconds=max(0.0, (ended - started).total_seconds()),
+        conversation_id=call.conversation,
+        user_id=call.user,
+        room=call.room,
+        room_sid=call.session,
+        participants=len({event.reason for event in events if event.kind == CALLER}) or None,
+        messages=len(turns) if not turns or turns[0].seq == 1 else None,
+        handoffs=handoffs,
+        roles=tuple(dict.fromkeys(role for _, role in grants if role)),
+        reason=reason[:256] or None,
+        fence=max((fence for fence, _ in grants), default=0),
+    )
+
+
+def _end(turn: Turn) -> datetime:
+    return turn.at + timedelta(seconds=turn.played or 0.0)

@@ -1,0 +1,196 @@
+"""A call that several agents share, from its turn log into the reference backend: complete, in order, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from coordination.coordinator import Coordinator, Room
+from coordination.dev.backend import BackendServer
+from coordination.dev.valkey import EmbeddedValkey
+from coordination.ids import AgentId, RoleName, WorkerId
+from coordination.leases.lease import Lease
+from coordination.livekit import leftovers
+from coordination.livekit.leftovers import LOST, Round
+from coordination.persistence import BackendClient, PersistenceSettings
+from coordination.persistence.calls import SavedCall
+from coordination.persistence.saver import CallSaver
+from coordination.persistence.summary import CALLER
+from coordination.room.turns import Speaker, Turn
+from coordination.store import Store
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[BackendServer]:
+    with BackendServer() as server:
+        yield server
+
+
+@dataclass(slots=True)
+class Scene:
+    """One call of its own, and what the backend has of it."""
+
+    backend: BackendServer
+    coordinator: Coordinator
+    client: BackendClient
+    room: Room
+    call: SavedCall
+    http: httpx.AsyncClient
+    pens: list[CallSaver] = field(default_factory=list[CallSaver])
+
+    def pen(self) -> CallSaver:
+        """An agent's, as of a process of its own."""
+        self.pens.append(CallSaver(self.room.turns, self.client, self.call))
+        return self.pens[-1]
+
+    async def log(self, lease: Lease, role: str, text: str, *, by: Speaker = Speaker.CALLER) -> Turn:
+        return await self.room.turns.append(fence=lease.fence, speaker=by, agent=role, role=role, text=text)
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """What is saved once everything has been delivered."""
+        assert self.client.outbox is not None
+        async with asyncio.timeout(20):
+            while (await self.client.outbox.statistics()).waiting:
+                await asyncio.sleep(0.02)
+        assert (await self.client.outbox.statistics()).set_aside == 0
+        answer = await self.http.get(f"/v1/conversations/{self.call.conversation}/messages", params={"limit": 200})
+        return answer.json()["items"] if answer.status_code == 200 else []
+
+    async def texts(self) -> list[tuple[str, str]]:
+        return [(row["agent"], row["text"]) for row in await self.rows()]
+
+    async def record(self) -> dict[str, Any]:
+        await self.rows()
+        answer = await self.http.get(f"/v1/sessions/{self.call.session}")
+        return answer.json() if answer.status_code == 200 else {}
+
+
+@pytest.fixture
+async def scene(
+    backend: BackendServer, valkey: EmbeddedValkey, store: Store, request: pytest.FixtureRequest
+) -> AsyncIterator[Scene]:
+    name = f"RM_{abs(hash(request.node.name)):x}"
+    settings = PersistenceSettings(backend_url=backend.url, backend_token=SecretStr(backend.token))
+    headers = {"Authorization": f"Bearer {backend.token}"}
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=backend.url, headers=headers))
+        coordinator = await stack.enter_async_context(Coordinator.open(valkey.url))
+        client = BackendClient(settings, outbox=coordinator.outbox()).start()
+        stack.push_async_callback(client.close)
+        room = coordinator.room(name)
+        call = SavedCall.model_validate({"session": name, "room": "line 1", "conversation": name, "user": "ann"})
+        scene = Scene(backend, coordinator, client, room, call, http)
+        yield scene
+        for pen in scene.pens:
+            await pen.close()
+
+
+async def test_each_turn_is_saved_once_with_its_agent_and_what_was_heard_of_it(scene: Scene) -> None:
+    reception, billing = scene.pen(), scene.pen()
+    first = await scene.room.floor.request("reception", role="reception")
+    greeting = await scene.log(first, "reception", "hello", by=Speaker.AGENT)
+    reception.logged(greeting)
+    reception.ended(greeting.id, 1.5, interrupted=True)
+    reception.logged(await scene.log(first, "reception", "my bill"))
+    await first.release()
+    second = await scene.room.floor.request("billing", role="billing")
+    billing.logged(await scene.log(second, "billing", "yes please"))
+    reception.logged(await scene.log(first, "reception", "a late word"))
+
+    for pen in (reception, billing):
+        await pen.close()
+
+    rows = await scene.rows()
+    assert [(row["agent"], row["speaker"], row["text"]) for row in rows] == [
+        ("reception", "agent", "hello"),
+        ("reception", "caller", "my bill"),
+        ("reception", "caller", "a late word"),
+        ("billing", "caller", "yes please"),
+    ]
+    assert (rows[0]["played_seconds"], rows[0]["interrupted"]) == (1.5, True)
+    assert await scene.room.turns.unsaved() == ()
+
+
+async def test_what_is_being_said_holds_back_what_was_said_behind_it(scene: Scene) -> None:
+    pen = scene.pen()
+    lease = await scene.room.floor.request("reception", role="reception")
+    long = await scene.log(lease, "reception", "a long answer", by=Speaker.AGENT)
+    pen.logged(long)
+    pen.logged(await scene.log(lease, "reception", "a word in between"))
+
+    assert await scene.texts() == []
+    pen.ended(long.id, 4.0, interrupted=False)
+    await pen.close()
+
+    assert [text for _, text in await scene.texts()] == ["a long answer", "a word in between"]
+
+
+async def test_the_next_agent_saves_what_a_lost_one_left_and_nothing_twice(scene: Scene) -> None:
+    dead, heir = scene.pen(), scene.pen()
+    lease = await scene.room.floor.request("reception", role="reception")
+    saved = await scene.log(lease, "reception", "hello", by=Speaker.AGENT)
+    dead.logged(saved)
+    dead.ended(saved.id, 2.0, interrupted=False)
+    cut = await scene.log(lease, "reception", "I was just saying", by=Speaker.AGENT)
+    await scene.room.turns.mark_played(cut.id, 0.5, ended=False)
+    dead.logged(cut)
+    await scene.log(lease, "reception", "logged, and not a moment later killed")
+    assert [text for _, text in await scene.texts()] == ["hello"]
+
+    await heir.rest()
+    await heir.rest()
+    await heir.close()
+    await dead.close()  # it was only stopped, and wakes up: what it knows is another body under the same key
+
+    rows = await scene.rows()
+    assert [row["text"] for row in rows] == ["hello", "I was just saying", "logged, and not a moment later killed"]
+    assert (rows[1]["played_seconds"], rows[1]["interrupted"]) == (0.5, True)
+
+
+async def test_the_record_says_who_had_the_floor_and_how_often_it_was_handed_on(scene: Scene) -> None:
+    await scene.room.events.publish(CALLER, reason="1f")
+    await scene.room.events.publish(CALLER, reason="1f")
+    pen = scene.pen()
+    for role in ("reception", "billing"):
+        lease = await scene.room.floor.request(role, role=role)
+        await scene.log(lease, role, f"asked {role}")
+        if role == "reception":
+            await lease.release()
+
+    await pen.finish(scene.room.events, reason="the call is over")
+
+    record = await scene.record()
+    assert (record["roles"], record["messages"], record["participants"]) == (["reception", "billing"], 2, 1)
+    assert (record["user_id"], record["reason"]) == ("ann", "the call is over")
+    assert record["ended_at"] >= record["started_at"]
+
+
+async def test_a_worker_ends_the_record_of_a_call_whose_agents_were_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await scene.room.floor.request("reception", role="reception")
+    await scene.coordinator.open_calls().enter(scene.call)
+    await scene.log(lease, "reception", "is anybody there")
+    membership = await scene.room.roster.join(
+        agent=AgentId("reception"), role=RoleName("reception"), worker=WorkerId("w1")
+    )
+
+    async with AsyncExitStack() as parts:
+        rounds = Round(scene.coordinator, scene.client.settings, parts)
+        monkeypatch.setattr(leftovers, "LEFT_AFTER", leftovers.LEFT_AFTER * 0)
+        await rounds.go({scene.room.tenant})
+        assert await scene.record() == {}, "an agent of the call lives"
+
+        await membership.leave()
+        await rounds.go({scene.room.tenant})
+
+        assert (await scene.record())["reason"] == LOST
+        assert [text for _, text in await scene.texts()] == ["is anybody there"]
+        assert await scene.coordinator.open_calls().read() == []
