@@ -6,15 +6,22 @@ the outbox of this host: it is delivered from here, whether another call comes o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Final
 
 from livekit.agents import AgentServer
 
-from coordination.persistence import BackendClient, OutboxError, PersistenceSettings
+from coordination.persistence import BackendClient, OutboxError, PersistenceError, PersistenceSettings
+from coordination.persistence.erasures import Erasures, nothing_else
 
 logger = logging.getLogger("agents.solo")
+
+FORGET_EVERY: Final = timedelta(seconds=10)
+"""How often the backend is asked what it has erased."""
 
 
 class SoloServer(AgentServer):
@@ -34,7 +41,26 @@ async def _draining() -> AsyncGenerator[None]:
         return
     async with AsyncExitStack() as parts:
         try:
-            await parts.enter_async_context(BackendClient.open(settings))
+            backend = await parts.enter_async_context(BackendClient.open(settings))
         except OutboxError as fault:
             logger.error("what earlier calls left is not delivered: %s", fault)
-        yield
+            yield
+            return
+        following = asyncio.create_task(_follow_erasures(backend), name="solo: forget what the backend has erased")
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow_erasures(backend: BackendClient) -> None:
+    """What the backend erases goes from this host's outbox as well."""
+    assert backend.outbox is not None
+    erasures = Erasures(backend, backend.outbox, forget=nothing_else)
+    while True:
+        try:
+            await erasures.follow()
+        except PersistenceError as fault:
+            logger.debug("the backend does not say what it has erased: %s", fault)
+        await asyncio.sleep(FORGET_EVERY.total_seconds())

@@ -18,8 +18,11 @@ from coordination.ids import DEFAULT_TENANT, RoomName, Tenant
 from coordination.livekit.process import shared_coordinator
 from coordination.persistence.calls import SavedCall
 from coordination.persistence.client import BackendClient
+from coordination.persistence.erasures import Erasures, concerns
+from coordination.persistence.errors import BackendError
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
+from coordination.persistence.values import Erasure
 from coordination.settings import CoordinatorSettings
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ LOOK_EVERY: Final = timedelta(seconds=3)
 LEFT_AFTER: Final = timedelta(seconds=6)
 """A call without a live agent for so long is over, or will be taken up by one that saves the record again. Well within
 the half minute for which the room's history outlives its last agent."""
+FORGET_EVERY: Final = timedelta(seconds=10)
+"""How often the backend is asked what it has erased."""
 REDIS_AGAIN: Final = timedelta(seconds=1)
 LOST: Final = "its agents were lost"
 
@@ -88,6 +93,7 @@ class Round:
         self._coordinator, self._settings, self._parts = coordinator, settings, parts
         self._clients: dict[Tenant, BackendClient] = {}
         self._empty_since: dict[RoomName, float] = {}
+        self._forget_at: dict[Tenant, float] = {}
 
     async def go(self, tenants: set[Tenant]) -> None:
         """Once through the calls of these tenants, and of those that were named before. Raises `StoreError`."""
@@ -97,10 +103,35 @@ class Round:
             self._clients[tenant] = client
         seen: set[RoomName] = set()
         for tenant, client in self._clients.items():
+            if self._forget_at.get(tenant, 0.0) <= time.monotonic():
+                self._forget_at[tenant] = time.monotonic() + FORGET_EVERY.total_seconds()
+                await self.forget(tenant, client)
             for call in await self._coordinator.open_calls(tenant).read():
                 seen.add(call.session)
                 await self._look(tenant, client, call)
         self._empty_since = {name: since for name, since in self._empty_since.items() if name in seen}
+
+    async def forget(self, tenant: Tenant, client: BackendClient) -> None:
+        """Removes from outbox and Redis what the backend has erased since the last time."""
+        calls = self._coordinator.open_calls(tenant)
+
+        async def forget(erasure: Erasure) -> None:
+            if erasure.user is not None:
+                await self._coordinator.context(f"user:{erasure.user}").forget()
+            for call in await calls.read():
+                if concerns(erasure, conversation=call.conversation, user=call.user):
+                    async with self._coordinator.visit(call.session, tenant=tenant, silencer=None) as room:
+                        await room.turns.forget()
+                        await room.context.forget()
+
+        erasures = Erasures(client, self._coordinator.outbox(tenant), forget=forget, since=await calls.erased_until())
+        try:
+            await erasures.follow()
+        except BackendError as fault:
+            logger.debug("the backend does not say what it has erased: %s", fault)
+            return
+        if erasures.cursor is not None:
+            await calls.note_erased(erasures.cursor)
 
     async def _look(self, tenant: Tenant, client: BackendClient, call: SavedCall) -> None:
         async with self._coordinator.visit(call.session, tenant=tenant, silencer=None) as room:

@@ -41,7 +41,7 @@ class OpenCalls:
 
     def __init__(self, store: Store, *, tenant: Tenant) -> None:
         self._store = store
-        self._key = store.keys.outbox(tenant).calls
+        self._key, self._erasures = store.keys.outbox(tenant).calls, store.keys.outbox(tenant).erasures
 
     async def enter(self, call: SavedCall) -> None:
         """Notes the call; again for the same one changes nothing."""
@@ -50,6 +50,15 @@ class OpenCalls:
     async def leave(self, session: RoomName) -> None:
         """Its record is complete."""
         await self._store.command("HDEL", self._key, session)
+
+    async def erased_until(self) -> str | None:
+        """Cursor of the backend's feed up to which erasures were carried out; None if nobody has for long."""
+        found: bytes | None = await self._store.command("GET", self._erasures)
+        return None if found is None else found.decode()
+
+    async def note_erased(self, cursor: str) -> None:
+        """All erasures up to there were carried out."""
+        await self._store.command("SET", self._erasures, cursor, "PX", ms(CALLS_TTL))
 
     async def read(self) -> Sequence[SavedCall]:
         """All of them. An entry of a release that this one does not understand is left to that release."""

@@ -7,7 +7,7 @@ an outbox they wait for the backend itself; that is for scripts, not for calls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar, cast
@@ -28,6 +28,7 @@ from coordination.persistence.outbox.opening import open_outbox
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.values import (
     ConversationTurn,
+    Erasure,
     RecentMessages,
     SessionSummary,
     Ticket,
@@ -40,6 +41,9 @@ DELIVER_WITHIN: Final = CLAIM / 3
 
 KEY_REUSED: Final = "idempotency-key-reused"
 """The backend's word for a key that it knows from another request."""
+
+ERASURES: Final = ("user.erased", "conversation.erased")
+"""Kinds of the backend's events that tell of an erasure."""
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
 
@@ -133,6 +137,16 @@ class BackendClient:
         params: dict[str, str | int] = {"limit": limit}
         params |= {"conversation_id": conversation_id} if conversation_id is not None else {"room": str(room)}
         return _parse(RecentMessages, await self._get("/v1/messages/recent", params))
+
+    async def read_erasures(self, cursor: str | None = None, *, limit: int = 200) -> tuple[Sequence[Erasure], str]:
+        """What was erased behind `cursor`, or ever, in order, and the cursor to go on with. Raises as
+        `get_user_context`.
+        """
+        params: dict[str, str | int | Sequence[str]] = {"kind": ERASURES, "limit": limit}
+        if cursor is not None:
+            params["cursor"] = cursor
+        feed = _parse(_Feed, await self._get("/v1/events", params))
+        return [_parse(Erasure, dict(event.data)) for event in feed.items], feed.cursor
 
     # -- saving -----------------------------------------------------------------------------------
 
@@ -266,7 +280,7 @@ class BackendClient:
             key=new_request_id(),
         )
 
-    async def _get(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+    async def _get(self, path: str, params: Mapping[str, str | int | Sequence[str]] | None = None) -> dict[str, Any]:
         return await self._answered("GET", path, within=self.settings.backend_timeout, params=params)
 
     async def _answered(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -278,6 +292,15 @@ class BackendClient:
                 status=200,
             )
         return cast("dict[str, Any]", answer)
+
+
+class _Event(BaseModel):
+    data: dict[str, JsonValue]
+
+
+class _Feed(BaseModel):
+    items: list[_Event]
+    cursor: str
 
 
 def _request(item: OutboxItem) -> tuple[str, str, dict[str, JsonValue]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
@@ -65,7 +65,7 @@ class Requests:
         path: str,
         *,
         within: timedelta,
-        params: Mapping[str, str | int] | None = None,
+        params: Mapping[str, str | int | Sequence[str]] | None = None,
         body: Mapping[str, JsonValue] | None = None,
         key: str | None = None,
         attempts: int | None = None,
@@ -102,7 +102,7 @@ class Requests:
         path: str,
         until: float,
         *,
-        params: Mapping[str, str | int] | None,
+        params: Mapping[str, str | int | Sequence[str]] | None,
         body: Mapping[str, JsonValue] | None,
         key: str | None,
     ) -> Any:

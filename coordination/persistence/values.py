@@ -154,6 +154,15 @@ class UserContext(_Value):
     """The newest first."""
 
 
+class Erasure(_Value):
+    """What the backend has erased: a user with all of theirs, or one conversation."""
+
+    user: str | None = Field(default=None, validation_alias="user_id")
+    conversations: frozenset[str] = frozenset()
+    rooms: frozenset[str] = frozenset()
+    """Names of the rooms in which they were held."""
+
+
 class RecentMessages(_Value):
     """The newest messages of a conversation, the newest last."""
 

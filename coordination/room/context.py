@@ -95,6 +95,10 @@ class SharedContext:
         """Applies a pure function to the newest document, repeatedly if others write meanwhile. Raises as `update`."""
         return await self._change(change, lease=lease, version=None)
 
+    async def forget(self) -> None:
+        """Removes the document, for good; a change that is under way is made again on an empty one."""
+        await self._store.command("DEL", self._keys.context)
+
     def watch(self) -> AsyncIterator[Snapshot]:
         """The document now, and after each change; versions may be skipped, never the latest."""
         return self._changes.watch(Kind.CONTEXT, self.read)

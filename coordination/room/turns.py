@@ -130,6 +130,10 @@ class TurnLog:
         """Notes that these turns are durable elsewhere; returns how many of them the log has."""
         return int(await self._store.run(SAVED, (self._keys.turns, self._keys.turn_order), turns))
 
+    async def forget(self) -> None:
+        """Removes whatever was said so far, for good. The call itself goes on."""
+        await self._store.command("DEL", self._keys.turns, self._keys.turn_order, key=self._keys.turns)
+
     def follow(self) -> AsyncIterator[tuple[Turn, ...]]:
         """The whole log now, and again after each change."""
         return self._changes.watch(Kind.TURNS, self.read)

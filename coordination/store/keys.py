@@ -239,8 +239,8 @@ class FleetKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class OutboxKeys:
-    """The keys of one tenant's outbox, all on one slot. No TTL, but for `calls`: they hold what was promised not to be
-    lost.
+    """The keys of one tenant's outbox, all on one slot. No TTL, but for `calls` and `erasures`: they hold what was
+    promised not to be lost.
 
     Each goes with the last item in it, so an outbox that is drained leaves nothing.
     """
@@ -271,6 +271,11 @@ class OutboxKeys:
     def calls(self) -> str:
         """hash: what Redis knows a call by -> the call that is being saved (JSON); lives `CALLS_TTL` after the last"""
         return f"{self.base}calls"
+
+    @property
+    def erasures(self) -> str:
+        """string: how far the backend's erasures were carried out; lives `CALLS_TTL` after the last look"""
+        return f"{self.base}erasures"
 
 
 _PERMANENT: Final = re.compile(r"\{outbox/[^}]*\}:(c:.*|due|claims|set-aside)|\{limits\}:(overrides|blocked)")

@@ -21,10 +21,15 @@ from coordination.livekit import leftovers
 from coordination.livekit.leftovers import LOST, Round
 from coordination.persistence import BackendClient, PersistenceSettings
 from coordination.persistence.calls import SavedCall
+from coordination.persistence.erasures import Erasures, nothing_else
+from coordination.persistence.outbox.box import Claim, Failure, Outbox
+from coordination.persistence.outbox.item import ItemKind, OutboxItem
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.summary import CALLER
 from coordination.room.turns import Speaker, Turn
 from coordination.store import Store
+
+POISON = Failure(reason="it is wrong", poison=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ class Scene:
     room: Room
     call: SavedCall
     http: httpx.AsyncClient
+    ending: AsyncExitStack
     pens: list[CallSaver] = field(default_factory=list[CallSaver])
 
     def pen(self) -> CallSaver:
@@ -62,6 +68,13 @@ class Scene:
         assert (await self.client.outbox.statistics()).set_aside == 0
         answer = await self.http.get(f"/v1/conversations/{self.call.conversation}/messages", params={"limit": 200})
         return answer.json()["items"] if answer.status_code == 200 else []
+
+    async def undelivered(self) -> BackendClient:
+        """From here on nothing is delivered; the client that is returned only reads."""
+        await self.client.close()
+        reader = BackendClient(self.client.settings)
+        self.ending.push_async_callback(reader.close)
+        return reader
 
     async def texts(self) -> list[tuple[str, str]]:
         return [(row["agent"], row["text"]) for row in await self.rows()]
@@ -86,7 +99,7 @@ async def scene(
         stack.push_async_callback(client.close)
         room = coordinator.room(name)
         call = SavedCall.model_validate({"session": name, "room": "line 1", "conversation": name, "user": "ann"})
-        scene = Scene(backend, coordinator, client, room, call, http)
+        scene = Scene(backend, coordinator, client, room, call, http, stack)
         yield scene
         for pen in scene.pens:
             await pen.close()
@@ -194,3 +207,54 @@ async def test_a_worker_ends_the_record_of_a_call_whose_agents_were_lost(
         assert (await scene.record())["reason"] == LOST
         assert [text for _, text in await scene.texts()] == ["is anybody there"]
         assert await scene.coordinator.open_calls().read() == []
+
+
+async def test_what_the_backend_erased_goes_from_outbox_and_redis_as_well(scene: Scene, outbox: Outbox) -> None:
+    """Both forms of an outbox; the call of the user goes on."""
+    reader = await scene.undelivered()
+    lease = await scene.room.floor.request("reception", role="reception")
+    await scene.log(lease, "reception", "my number is four seven")
+    await scene.room.context.update({"account": "47"}, lease=lease)
+    await scene.coordinator.context("user:ann").update({"mood": "good"})
+    await scene.coordinator.open_calls().enter(scene.call)
+    theirs = OutboxItem(kind=ItemKind.TURN, conversation=scene.call.conversation, payload={}, user="ann")
+    by_name = OutboxItem(kind=ItemKind.TURN, conversation="older", payload={})
+    other = OutboxItem(kind=ItemKind.TURN, conversation="bob", payload={}, user="bob")
+    for item in (theirs, by_name, other):
+        await outbox.append(item)
+    for conversation in ("older", "bob"):
+        await outbox.settle(await _claimed(outbox, conversation), delivered=0, failure=POISON)
+    await scene.http.put("/v1/users/ann", json={})
+    await scene.http.delete("/v1/conversations/older")
+    await scene.http.delete("/v1/users/ann")
+
+    assert await Erasures(reader, outbox, forget=nothing_else).follow() == 2
+    async with AsyncExitStack() as parts:
+        await Round(scene.coordinator, scene.client.settings, parts).forget(scene.room.tenant, reader)
+
+    assert (await outbox.statistics()).waiting == 0
+    assert [aside.item.user for aside in await outbox.set_aside()] == ["bob"]
+    assert await scene.room.turns.read() == ()
+    assert (await scene.room.context.read()).data == {}
+    assert (await scene.coordinator.context("user:ann").read()).data == {}
+    assert lease.held
+
+
+async def test_a_user_who_is_welcome_again_keeps_what_is_new(scene: Scene, outbox: Outbox) -> None:
+    reader = await scene.undelivered()
+    await scene.http.put("/v1/users/cleo", json={})
+    await scene.http.delete("/v1/users/cleo")
+    await scene.http.put("/v1/users/cleo", json={})
+    await outbox.append(OutboxItem(kind=ItemKind.TURN, conversation="new", payload={}, user="cleo"))
+
+    assert await Erasures(reader, outbox, forget=nothing_else).follow() == 0
+    assert (await outbox.statistics()).waiting == 1
+    await outbox.forget("cleo")
+
+
+async def _claimed(outbox: Outbox, conversation: str) -> Claim:
+    while True:
+        claim = await outbox.claim()
+        assert isinstance(claim, Claim), f"{conversation} is not due"
+        if claim.conversation == conversation:
+            return claim

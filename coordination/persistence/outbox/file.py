@@ -27,7 +27,7 @@ from coordination.errors import CoordinationError, InvalidArgument
 from coordination.ids import DEFAULT_TENANT, Tenant
 from coordination.persistence.errors import OutboxFormat, OutboxUnavailable
 from coordination.persistence.outbox.box import BATCH, CLAIM, Claim, Failure, OutboxStatistics, SetAside
-from coordination.persistence.outbox.item import OutboxItem
+from coordination.persistence.outbox.item import OutboxItem, conversation_of
 
 FORMAT: Final = 1
 """Of the file's tables, kept in its `user_version`."""
@@ -232,6 +232,19 @@ class FileOutbox:
                     for table in ("items", "set_aside")
                 ]
             return sum(each.rowcount for each in removed)
+
+        return await self._run("was not written", remove)
+
+    async def forget_conversation(self, conversation: str) -> int:
+        def remove(connection: sqlite3.Connection) -> int:
+            with _transaction(connection):
+                where = (self._tenant, conversation)
+                removed = connection.execute("DELETE FROM items WHERE tenant = ? AND conversation = ?", where).rowcount
+                aside = connection.execute("SELECT id, item FROM set_aside WHERE tenant = ?", (self._tenant,))
+                theirs = [name for name, text in aside if conversation_of(text) == conversation]
+                for name in theirs:
+                    connection.execute("DELETE FROM set_aside WHERE tenant = ? AND id = ?", (self._tenant, name))
+            return removed + len(theirs)
 
         return await self._run("was not written", remove)
 

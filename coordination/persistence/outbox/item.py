@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -94,6 +94,22 @@ class OutboxItem:
             user=fields.user,
             at=fields.at,
         )
+
+
+def user_of(text: str) -> str | None:
+    """Whose data an item is, also one of a format that this release does not know."""
+    return _field_of(text, "user")
+
+
+def conversation_of(text: str) -> str | None:
+    """Which conversation an item belongs to, also one of a format that this release does not know."""
+    return _field_of(text, "conversation")
+
+
+def _field_of(text: str, name: str) -> str | None:
+    found: object = json.loads(text)
+    value = cast("dict[str, object]", found).get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 class _Fields(BaseModel):

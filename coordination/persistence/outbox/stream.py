@@ -7,17 +7,16 @@ the keys, which have no TTL.
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, TypeVar, cast
 
 from coordination.errors import InvalidArgument, StoreError
 from coordination.ids import DEFAULT_TENANT, Tenant
-from coordination.persistence.errors import OutboxFormat, OutboxUnavailable
+from coordination.persistence.errors import OutboxUnavailable
 from coordination.persistence.outbox.box import BATCH, CLAIM, Claim, Failure, OutboxStatistics, SetAside
-from coordination.persistence.outbox.item import OutboxItem
+from coordination.persistence.outbox.item import OutboxItem, conversation_of, user_of
 from coordination.store.scripts import Script
 from coordination.store.store import Store
 
@@ -130,15 +129,21 @@ class StreamOutbox:
     async def forget(self, user: str) -> int:
         if not user:
             raise InvalidArgument("Name the user whose items are to be removed.")
-        removed = 0
-        for name in ("", *await self._conversations(-1)):
-            entries = await self._range(self._keys.items + name if name else self._keys.set_aside, None)
-            theirs = [entry for entry, fields in entries if _user_of(fields["item"]) == user]
-            if theirs:
-                keys = (self._keys.due, self._keys.claims, self._keys.set_aside)
-                arguments = (self._keys.items, name, *theirs)
-                removed += int(await self._run(_FORGET, keys, arguments, failure="was not written"))
-        return removed
+        names = ("", *await self._conversations(-1))
+        return sum([await self._remove(name, lambda item: user_of(item) == user) for name in names])
+
+    async def forget_conversation(self, conversation: str) -> int:
+        aside = await self._remove("", lambda item: conversation_of(item) == conversation)
+        return aside + await self._remove(conversation, lambda _: True)
+
+    async def _remove(self, conversation: str, wanted: Callable[[str], bool]) -> int:
+        """Of one conversation, or with "" of what was set aside."""
+        entries = await self._range(self._keys.items + conversation if conversation else self._keys.set_aside, None)
+        theirs = [entry for entry, fields in entries if wanted(fields["item"])]
+        if not theirs:
+            return 0
+        keys = (self._keys.due, self._keys.claims, self._keys.set_aside)
+        return int(await self._run(_FORGET, keys, (self._keys.items, conversation, *theirs), failure="was not written"))
 
     async def _conversations(self, limit: int) -> list[str]:
         """Those with undelivered items, the one that is due first in front; all with -1."""
@@ -174,12 +179,3 @@ def _unavailable(failure: str, error: StoreError) -> OutboxUnavailable:
 def _moment(entry: str) -> datetime:
     """When a stream's entry was added, by the server's clock: the first part of its id."""
     return datetime.fromtimestamp(int(entry.partition("-")[0]) / 1000, UTC)
-
-
-def _user_of(text: str) -> str | None:
-    try:
-        return OutboxItem.decode(text).user
-    except OutboxFormat:
-        found: object = json.loads(text)
-        user = cast("dict[str, object]", found).get("user") if isinstance(found, dict) else None
-        return user if isinstance(user, str) else None
