@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from livekit import api
 
 from agents.demo import find_scenario
 from agents.saved import USER, Ledger, NoWatch, judged
 from coordination.dev import DevStack, WorkerSpec
 from coordination.dev.backend import BackendServer
 from coordination.livekit.record import SessionRecord
+from coordination.testing.calls import HandoffTiming
 from coordination.testing.runner import run_scenario
+from coordination.testing.scenario import Scenario
 
 CHECKOUT = Path(__file__).parents[2]
 ALONE = Path(__file__).with_name("alone")
 
 
-async def test_the_whole_call_is_in_the_database_and_nothing_else_was_spoken_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+SHORT = """
+name: short
+first: solo
+steps:
+  - expect: {from: solo}
+  - say: What is my account balance?
+  - expect: {from: solo}
+"""
+
+
+class Board(NoWatch):
+    """Reads the room's metadata at the end of the call, before the room is deleted."""
+
+    def __init__(self, stack: DevStack) -> None:
+        super().__init__()
+        self._livekit, self._room = stack.livekit, ""
+        self.metadata: dict[str, Any] = {}
+
+    async def start(self, *, room: str, sid: str) -> None:
+        await super().start(room=room, sid=sid)
+        self._room = room
+
+    async def committed(self) -> Sequence[HandoffTiming]:
+        at = self._livekit
+        async with api.LiveKitAPI(at.url, at.api_key, at.api_secret) as client:
+            rooms = await client.room.list_rooms(api.ListRoomsRequest(names=[self._room]))
+        self.metadata = json.loads(rooms.rooms[0].metadata)
+        return ()
+
+
+@pytest.mark.parametrize(("form", "scenario"), [("hybrid", find_scenario("solo")), ("livekit", Scenario.parse(SHORT))])
+async def test_the_whole_call_is_kept_and_nothing_else_was_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, scenario: Scenario
 ) -> None:
+    """Both forms save each message; the one that keeps its state in LiveKit alone has it on the board as well."""
     monkeypatch.chdir(CHECKOUT)
-    scenario, refused = find_scenario("solo"), tmp_path / "refused"
+    refused = tmp_path / "refused"
     backend = BackendServer()
     environment = {
         "PYTHONPATH": str(ALONE),
         "REFUSED": str(refused),
-        "BATON_SOLO_FORM": "hybrid",
+        "BATON_SOLO_FORM": form,
         "BATON_PROVIDERS": "offline",
         "BATON_OUTBOX_FILE": str(tmp_path / "outbox.sqlite3"),
     }
@@ -37,7 +75,7 @@ async def test_the_whole_call_is_in_the_database_and_nothing_else_was_spoken_to(
         target="agents.solo.agent", name="solo", environment=environment, drain_timeout=timedelta(seconds=10)
     )
     async with DevStack([worker], redis=False, backend=backend, directory=tmp_path / "logs") as stack:
-        ledger, watch = Ledger(backend), NoWatch()
+        ledger, watch = Ledger(backend), Board(stack)
         await ledger.introduce()
         outcome = await run_scenario(
             scenario,
@@ -54,7 +92,14 @@ async def test_the_whole_call_is_in_the_database_and_nothing_else_was_spoken_to(
     assert report.saved is not None
     assert report.saved.participants == 1
     agent = [row.text for row in report.saved.rows if row.speaker == "agent"]
-    assert agent[0].startswith("Hello Ann.")
+    assert any("74 euros and 90 cents" in text for text in agent), "the balance is the backend's"
+    board = watch.metadata.get("solo", {})
+    if form == "hybrid":
+        assert agent[0].startswith("Hello Ann.")
+        assert board == {}
+    else:
+        assert [message["text"] for message in board["messages"]] == [row.text for row in report.saved.rows]
+        assert "caller" in board["participants"]
     assert not refused.exists(), refused.read_text()
 
 
