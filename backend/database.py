@@ -32,7 +32,10 @@ class Database:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url, settings)
         writes = self.engine.execution_options(**{_WRITES: True})
-        self._readers = async_sessionmaker(self.engine, expire_on_commit=False)
+        # PostgreSQL shows each statement of a reading transaction what is committed by then: without one it shows the
+        # same, and an answer is four round trips quicker.
+        reads = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._readers = async_sessionmaker(reads, expire_on_commit=False)
         self._writers = async_sessionmaker(writes, expire_on_commit=False)
 
     @asynccontextmanager

@@ -57,6 +57,9 @@ STORE_AGAIN = 0.2
 class Seat:
     """Made by `coordination.livekit.join.take_seat`; closed by the session."""
 
+    saving: CallSaving | None = None
+    """This agent's share in saving the call; None without a backend."""
+
     def __init__(
         self,
         session: CoordinatedSession[Any],
