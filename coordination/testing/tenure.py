@@ -80,6 +80,8 @@ def _ends(history: History, call: str) -> list[tuple[float, str, int | None]]:
         if fault.kind in _STAYS
         for agent in fault.agents
     ]
-    return found + [
-        (seen.at, seen.who, None) for seen in history.of(Presence, call=call) if seen.agent and not seen.present
-    ]
+    seen = [entry for entry in history.of(Presence, call=call) if entry.agent]
+    # Who comes back was away because the media server was, and has kept its floor.
+    back = {entry.who: entry.at for entry in seen if entry.present}
+    left = [entry for entry in seen if not entry.present and back.get(entry.who, entry.at) <= entry.at]
+    return found + [(entry.at, entry.who, None) for entry in left]

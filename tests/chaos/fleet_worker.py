@@ -2,12 +2,14 @@
 
 `python fleet_worker.py URL WORKER [ROOM ROLE holder|standby]`. It says on its output what happens, one JSON object a
 line. The media server is a stand-in that records what it is asked for: `silence` and `bring`.
+`TEST_MUTANT` names what is broken in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -20,6 +22,7 @@ from coordination.ports import Silenced, Silencer
 from coordination.recovery.fleet import FleetAgent
 from coordination.room.members import MemberState
 from coordination.settings import CoordinatorSettings
+from tests.chaos.fleet_mutants import FLEET_MUTANTS
 
 
 def say(what: str, **more: object) -> None:
@@ -105,4 +108,6 @@ async def main(url: str, name: str, *call: str) -> None:
 
 
 if __name__ == "__main__":
+    if mutant := os.environ.get("TEST_MUTANT"):
+        FLEET_MUTANTS[mutant]()
     asyncio.run(main(*sys.argv[1:]))

@@ -221,6 +221,14 @@ def test_a_holder_that_claims_its_floor_again_keeps_its_fence() -> None:
     assert check(History([*good(), event(20.0, "grant", "a1", 300), voice(20.5, 21.0, "a1")])).ok
 
 
+def test_a_holder_that_was_away_with_the_media_server_has_kept_its_floor() -> None:
+    """When livekit-server restarts, everybody leaves and comes back."""
+    away = [present(20.0, "a1", there=False), voice(22.0, 23.0, "a1")]
+
+    assert check(History([*good(), *away, present(21.0, "a1")])).ok
+    assert check(History([*good(), *away])).broken(Rule.FLOOR_TO_SPEAK)
+
+
 def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     with History(good(), path=tmp_path / "run" / "history.jsonl") as history:
         history.append(voice(30.0, 31.0, "a1"))
