@@ -242,10 +242,10 @@ class LeaseEngine:
         _, granted, window = await self.store.run(SILENCED, keys.keys, (*options, fence, how))
         self.keeper.watch_grant(keys, options, granted, window)
 
-    def settled(self, keys: LeaseKeys) -> bool:
+    def settled(self, keys: LeaseKeys, *, after: float = SETTLING) -> bool:
         """Whether the subscription has been up for long enough that a silent holder is no effect of the same outage."""
         since = self.store.subscriber.since(keys.channel)
-        return since is not None and asyncio.get_running_loop().time() - since >= SETTLING
+        return since is not None and asyncio.get_running_loop().time() - since >= after
 
     async def server_time(self, keys: LeaseKeys) -> int:
         """The clock of the server that holds the keys, in microseconds."""

@@ -157,7 +157,10 @@ class Watcher:
 
     def _hung(self, state: FleetState) -> dict[AgentId, str]:
         """Agents whose process lives and whose event loop says nothing."""
-        if not self._settled:
+        # Nobody can say anything while Redis is away, and after it an agent says so with its next heartbeat only. So
+        # silence counts as far as this worker was connected itself to hear it.
+        limit = self._hang_limit.total_seconds()
+        if not self._engine.settled(self._fleet.keys.post("watcher"), after=limit):
             return {}
         return {
             agent: "its event loop is blocked" for agent, silence in state.silent.items() if silence >= self._hang_limit

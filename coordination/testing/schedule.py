@@ -134,6 +134,9 @@ class PhaseObserver:
         elif event.kind in ("commit", "abort"):
             self._handoff = None
             self._committed = event.at if event.kind == "commit" else self._committed
+        elif event.kind == "grant":
+            # Who offered is lost, or the store has forgotten the handoff and its holder claims the floor again.
+            self._handoff = None
 
     @property
     def phase(self) -> Phase:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from redis.asyncio import Redis
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
+from coordination.ids import DEFAULT_TENANT, AgentId, RoleName, RoomName, Tenant, WorkerId
+from coordination.recovery.fleet import FleetAgent
+from coordination.recovery.watcher import Watcher
+from coordination.testing.faults import RedisFaults, inflict
 
 WORKER = Path(__file__).with_name("fleet_worker.py")
 ROOT = WORKER.parents[2]
@@ -232,3 +237,47 @@ async def test_an_agent_whose_loop_is_blocked_is_lost_although_its_process_lives
     assert len(told(others, "bring")) == 1
     async with Coordinator.open(valkey.url) as coordinator:
         assert (await coordinator.room("call").floor.state()).holder is None
+
+
+async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken_for_hung(
+    valkey: EmbeddedValkey,
+) -> None:
+    """A chaos run found this: away for 3 s, and whoever spoke next after the watcher had looked was silenced."""
+    lost: list[str] = []
+
+    async def recover(agent: FleetAgent, reason: str) -> None:
+        lost.append(reason)
+
+    limit = 2.5
+    async with Coordinator.open(valkey.url) as coordinator:
+        entry = FleetAgent(
+            agent=AgentId("agent"),
+            worker=WorkerId("worker"),
+            process=coordinator.process,
+            tenant=Tenant(DEFAULT_TENANT),
+            room=RoomName("call"),
+            room_name="call",
+            role=RoleName("billing"),
+            identity="agent-agent",
+        )
+        watcher = Watcher(
+            coordinator.fleet, coordinator._engine, WorkerId("w"), recover, hang_limit=timedelta(seconds=limit)
+        )
+        watching = asyncio.create_task(watcher.run())
+        try:
+            await until(lambda: watcher.watching, "somebody watches")
+            await coordinator.fleet.enter(entry)
+
+            await inflict(RedisFaults(valkey).stop(lasting=timedelta(seconds=limit)))
+            await until(lambda: watcher.watching, "somebody watches again")
+            await asyncio.sleep(1.8)
+            assert lost == []
+            await coordinator.fleet.enter(entry)
+            await asyncio.sleep(1.2)
+            assert lost == []
+
+            await until(lambda: lost != [], "an agent that goes on saying nothing is lost")
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    assert set(lost) == {"its event loop is blocked"}

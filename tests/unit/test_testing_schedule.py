@@ -123,3 +123,13 @@ def test_a_handoff_that_is_given_up_is_no_phase_any_more() -> None:
     observer.on_event(event("abort"))
 
     assert observer.phase is Phase.IDLE
+
+
+def test_a_handoff_that_the_store_forgot_is_over_when_the_floor_is_granted_again() -> None:
+    observer = World().observer()
+
+    observer.on_event(event("offer"))
+    observer.on_event(event("ready"))
+    observer.on_event(event("grant"))
+
+    assert observer.phase is Phase.IDLE
