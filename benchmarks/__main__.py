@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backend, failures, handover, limit_peers, limits, locks, persistence, rooms
+from benchmarks import backend, failures, handover, limit_peers, limits, locks, persistence, rooms, takeover
 from benchmarks.rows import Row
 from coordination.dev.valkey import EmbeddedValkey
 
@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "limit-peers": limit_peers.measure,
     "failures": failures.measure,
     "rooms": rooms.measure,
+    "takeover": takeover.measure,
     "persistence": persistence.measure,
     "backend": backend.measure,
 }

@@ -12,6 +12,8 @@ from coordination.livekit import CoordinatedServer, CoordinatedSession, handoff_
 from tests.rooms.providers import Reply, RuleLLM, ToneTTS, last_user_text
 
 ROLES = ("alpha", "bravo")
+STORY = "The first part. " + " ".join(["second"] * 20) + ". " + " ".join(["third"] * 20) + ". The end"
+"""Six seconds: somebody to be cut off in it, and to be finished by another."""
 ROLE = os.environ.get("BENCH_ROLE", ROLES[0])
 
 server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1)
@@ -21,7 +23,7 @@ def rule(chat: llm.ChatContext) -> Reply:
     wish = last_user_text(chat)
     if wish in ROLES and wish != ROLE:
         return Reply(tool="transfer", arguments=json.dumps({"role": wish}))
-    return Reply(text=f"{ROLE} heard {wish}")
+    return Reply(text=STORY if wish == "story" else f"{ROLE} heard {wish}")
 
 
 class Desk(Agent):
