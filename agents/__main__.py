@@ -44,6 +44,7 @@ def demo(
         Path | None, typer.Option(help="Folder for the recording, a picture of it, and the report.", file_okay=False)
     ] = None,
     logs: Annotated[Path | None, typer.Option(help="Folder for the logs of all parts.", file_okay=False)] = None,
+    calls: Annotated[int | None, typer.Option(help="Of a scenario with faults: calls at once.", min=1, max=20)] = None,
     real: Annotated[bool, typer.Option("--real", help="Use real providers whose keys are set; costs money.")] = False,
 ) -> None:
     """Run a whole call with a simulated caller and print it. No keys, no servers needed."""
@@ -52,6 +53,8 @@ def demo(
         _demo_limits(console, report)
         return
     call = find_scenario(scenario)
+    if calls is not None:
+        call = call.model_copy(update={"calls": calls})
     outcome = asyncio.run(
         run_demo(
             call,

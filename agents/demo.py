@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agents.saved import USER, Ledger, NoWatch, judged
+from agents.trouble.scenario import TroubleOptions, run_trouble
 from agents.watch import StoreWatch
 from config import ProviderChoice, Role
 from coordination.dev import DevStack, WorkerSpec
@@ -83,6 +84,9 @@ async def run_demo(
     choice = ProviderChoice.AUTO if real_providers else ProviderChoice.OFFLINE
     environment = {"BATON_PROVIDERS": choice.value}
     options = _Options(record=record, logs=logs, tell=tell, progress=progress)
+    if scenario.faults:
+        trouble = TroubleOptions(environment=environment, record=record, logs=logs, tell=tell, progress=progress)
+        return await run_trouble(scenario, trouble)
     if scenario.first == SOLO:
         return await _run_alone(scenario, environment, options)
     backend = BackendServer()

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordination.testing.happenings import Happening, What
-from coordination.testing.report import HandoffReport, Report, Saved
+from coordination.testing.report import HandoffReport, Report, Saved, Survival
 
 _COLOURS = {"receptionist": "cyan", "billing": "magenta", "technical": "yellow"}
 _CALLER = "bold green"
@@ -49,6 +49,8 @@ def _line(happening: Happening) -> Text | None:
     if what in (What.AGENT_JOINS, What.AGENT_LEAVES):
         verb = "joins" if what is What.AGENT_JOINS else "leaves"
         return Text(f"-- {who} {verb} the room", style="dim")
+    if what is What.FAULT:
+        return Text(f"** {happening.text}", style="bold red")
     if what is What.UNDERSTOOD:
         return Text(f"   ({who} understood: {happening.text})", style="dim")
     return Text(f"!! {f'{who}: ' if who else ''}{happening.text}", style="red")
@@ -68,10 +70,21 @@ def summarise(console: Console, report: Report) -> None:
     )
     if report.saved is not None:
         console.print(_saved(report.saved))
+    if report.survival is not None:
+        console.print(_survival(report.survival), highlight=False)
     for reason in report.reasons:
         console.print(Text(f"  - {reason}", style="red"), soft_wrap=True)
     verdict = Text("ok", style="bold green") if report.ok else Text("not ok", style="bold red")
     console.print(Text(f"Scenario {report.scenario}: ") + verdict)
+
+
+def _survival(survival: Survival) -> str:
+    moments = {"detected": survival.detected_ms, "ready": survival.ready_ms, "heard": survival.heard_ms}
+    told = ", ".join(f"{name} after {at} ms" for name, at in moments.items() if at is not None)
+    return (
+        f"The fault: {survival.lost_calls} of {survival.calls} calls lost, {survival.lost_turns} turns lost, "
+        f"{survival.silence_ms} ms at most without an answer" + (f"; another agent {told}." if told else ".")
+    )
 
 
 def _saved(saved: Saved) -> Table:

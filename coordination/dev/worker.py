@@ -95,7 +95,9 @@ def _announce(server: AgentServer, file: Path, health_port: int) -> None:
     def registered(worker_id: str, _: object) -> None:
         role = server._agent_name  # pyright: ignore[reportPrivateUsage] - there is no public name for it
         temporary = file.with_suffix(".new")
-        temporary.write_text(json.dumps({"worker": worker_id, "role": role, "health_port": health_port}))
+        fleet = str(getattr(server, "worker_id", ""))
+        told = {"worker": worker_id, "fleet": fleet, "role": role, "health_port": health_port}
+        temporary.write_text(json.dumps(told))
         os.replace(temporary, file)  # whoever waits for the file finds it whole
 
     server.on("worker_registered", registered)  # pyright: ignore[reportUnknownMemberType]

@@ -62,6 +62,8 @@ class WorkerProcess:
         self.name = name
         self.role = ""
         self.worker_id = ""
+        self.fleet_id = ""
+        """What it is called in Baton's registry of the fleet; empty for a plain `AgentServer`."""
         self.health_port = 0
         self._directory = directory
         self._environment = {**environment, **spec.environment}
@@ -122,7 +124,7 @@ class WorkerProcess:
             what = f"has not registered with LiveKit within {seconds:g} s"
             raise ComponentFailed(f"Worker {self.name}", what, log=self.log_tail(), log_file=str(self.log))
         told = json.loads(self._ready_file.read_text())
-        self.role, self.worker_id = told["role"], told["worker"]
+        self.role, self.worker_id, self.fleet_id = told["role"], told["worker"], told["fleet"]
 
     def failure(self, when: str) -> ComponentFailed:
         """The error for a worker that ended by itself."""

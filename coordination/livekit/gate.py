@@ -24,8 +24,9 @@ PIECE = timedelta(milliseconds=20)
 """Between two looks at the lease: one Opus frame, so a piece is as small as what is sent anyway."""
 LEAD = timedelta(milliseconds=100)
 """How far audio may run ahead of real time: enough to ride out a short stall, and the length of the tail."""
-LATENESS_KEPT = 0.98
-"""What each piece of 20 ms leaves of the lateness of those before: a stall is half forgotten after 0.7 s of voice."""
+LATENESS_KEPT = 0.995
+"""What each piece of 20 ms leaves of the lateness of those before: a stall is half forgotten after 2.8 s of voice,
+when the caller's jitter buffer, which grew in it, has about shrunk again. Starting a job makes such a stall."""
 SILENT_BELOW = 64
 """Peak (of 32767) below which a piece is silence: -54 dB."""
 RECHECK = timedelta(milliseconds=20)

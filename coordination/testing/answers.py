@@ -130,10 +130,14 @@ def _leftover(turn: Turn, hearing: Hearing) -> timedelta | None:
 
 
 def _allowed_changes(turn: Turn, previous: str | None) -> int:
-    """One change of voice, if the one who is to answer is not the one who spoke last, or if anybody may."""
+    """One change of voice, if the one who is to answer is not the one who spoke last, or if anybody may.
+
+    And one for each agent that finishes what another has begun, where that is expected.
+    """
     if turn.expected is None:
         return 1
-    return int(turn.expected.role is not None and previous is not None and turn.expected.role != previous)
+    handed = turn.expected.role is not None and previous is not None and turn.expected.role != previous
+    return int(handed) + turn.expected.voices - 1
 
 
 def _doubled(turn: Turn, runs: list[list[Utterance]], allowed_changes: int, hearing: Hearing) -> str | None:

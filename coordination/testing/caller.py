@@ -253,6 +253,10 @@ class SimulatedCaller:
         holder = self.heard.floor[-1].role if self.heard.floor else None
         self._note(What.UNDERSTOOD, who=holder or "", text=text)
 
+    def remark(self, what: What, *, text: str) -> None:
+        """Puts something into the notes that the caller did not do."""
+        self._note(what, text=text)
+
     def _note(self, what: What, *, who: str = "", text: str = "", fence: int | None = None) -> None:
         at = timedelta(seconds=time.monotonic() - self._started) if self._started is not None else timedelta(0)
         self._tell(Happening(what=what, at=at, who=who, text=text, fence=fence))

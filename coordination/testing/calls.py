@@ -50,6 +50,8 @@ class ExpectedAnswer:
     """The kind of the handoff on the way, if it matters."""
     parts: int = 1
     """How many separate answers are welcome: 2 for an agent that asks for patience and comes back later."""
+    voices: int = 1
+    """How many agents may share the answer: 2 where another one finishes what a lost one began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ class What(StrEnum):
     """`text` is what speech to text made of the caller's words; `who` has the floor, as far as is known."""
     FLOOR = "floor"
     """The room was told that the floor was granted."""
+    FAULT = "fault"
+    """Something is done to the system; `text` is its name in the scenario."""
     MISSED = "missed"
     """Something that the scenario waits for did not come."""
 

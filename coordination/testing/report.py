@@ -87,6 +87,25 @@ class Saved(_Part):
     """What was promised to the caller: kind and number."""
 
 
+class Survival(_Part):
+    """How calls came through a fault, as their callers heard it; the worst of all calls where there are several."""
+
+    calls: int
+    lost_calls: int
+    """Calls in which no agent was heard any more once the fault had struck."""
+    lost_turns: int
+    """Turns of callers that nobody answered."""
+    silence_ms: int
+    """The longest that a caller waited for an agent's voice from the fault on: for an answer, or for its rest."""
+    overlap_ms: int
+    detected_ms: int | None
+    """From the fault to the first that the team did about it; null where there was nothing to do."""
+    ready_ms: int | None
+    """From the fault until another agent had the floor; null where none was needed."""
+    heard_ms: int | None
+    """From the fault to the first sound of that agent."""
+
+
 class Report(_Part):
     """What a scenario's run showed. `ok` is true if and only if `reasons` is empty."""
 
@@ -108,6 +127,8 @@ class Report(_Part):
     overlaps: tuple[str, ...]
     saved: Saved | None = None
     """Null for a call without a backend."""
+    survival: Survival | None = None
+    """Null for a call without a fault."""
     files: dict[str, str] = Field(default_factory=dict[str, str])
     """What was written beside the report, by kind."""
 

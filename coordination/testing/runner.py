@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Protocol
 import aiohttp
 from livekit import api
 
-from coordination.errors import CoordinationError
+from coordination.errors import CoordinationError, InvalidArgument
 from coordination.ids import RoleName, check_name
 from coordination.livekit.dispatch import DispatchMetadata
 from coordination.livekit.record import SessionRecord
@@ -31,8 +31,11 @@ from coordination.testing.calls import ExpectedAnswer, HandoffTiming
 from coordination.testing.happenings import Happening, Tell, What, tell_nobody
 from coordination.testing.reading import Reader
 from coordination.testing.report import Report
-from coordination.testing.scenario import Expect, Scenario, Step, seconds
+from coordination.testing.scenario import Expect, Fault, Scenario, Step, seconds
 from coordination.testing.timeline import draw_timeline
+
+FaultAction = Callable[[str], Awaitable[None]]
+"""Makes a fault happen to the call of the room with that sid; the scenario goes on when it returns."""
 
 CALLER_IDENTITY = "caller"
 _LAST_WORDS = timedelta(milliseconds=500)
@@ -79,17 +82,19 @@ async def run_scenario(
     watch: HandoffWatch | None = None,
     record: Path | None = None,
     session: SessionRecord | None = None,
+    faults: Mapping[str, FaultAction] | None = None,
 ) -> Outcome:
     """Runs `scenario` in a new room and judges what the caller heard.
 
     `tell` is called for each thing that happens; `watch` adds Baton's own times of handoffs to the report; `record`
-    is a folder, made if need be; `session` is what the room's metadata say of the call besides. The room is deleted
-    afterwards, also on cancellation. Raises `ScenarioAborted` if the server cannot be reached or refuses the key,
-    `InvalidArgument` if the scenario's greetings cannot be recognised, and `CallFailed` if the caller cannot join;
-    whatever goes wrong in the call itself is in the report.
+    is a folder, made if need be; `session` is what the room's metadata say of the call besides; `faults` are what the
+    scenario's faults do, by name. The room is deleted afterwards, also on cancellation. Raises `ScenarioAborted` if
+    the server cannot be reached or refuses the key, `InvalidArgument` if the scenario's greetings cannot be recognised
+    or a fault of it is not given, and `CallFailed` if the caller cannot join; whatever goes wrong in the call itself
+    is in the report.
     """
     name = check_name(room or f"{scenario.name[:40]}-{secrets.token_hex(4)}", "room")
-    run = _Run(scenario, tell)
+    run = _Run(scenario, tell, faults or {})
     reader = await asyncio.to_thread(Reader, scenario.greetings)
     async with api.LiveKitAPI(url, api_key, api_secret) as server:
         sid = await _create(server, name, scenario.first, url, session or SessionRecord())
@@ -104,7 +109,7 @@ async def run_scenario(
                 tell=run.hear,
             )
             async with caller:
-                await run.play(caller)
+                await run.play(caller, sid=sid)
             timings = tuple(await watch.committed()) if watch is not None else ()
         finally:
             await _delete(server, name)
@@ -119,8 +124,14 @@ async def run_scenario(
 class _Run:
     """The steps of one scenario, gone through by one caller."""
 
-    def __init__(self, scenario: Scenario, tell: Tell) -> None:
-        self._scenario, self._tell = scenario, tell
+    def __init__(self, scenario: Scenario, tell: Tell, actions: Mapping[str, FaultAction]) -> None:
+        self._scenario, self._tell, self._actions = scenario, tell, actions
+        if unknown := sorted(scenario.faults - actions.keys()):
+            raise InvalidArgument(
+                f"The scenario {scenario.name!r} has faults that were not given to its runner: {', '.join(unknown)}. "
+                f"Given were: {', '.join(sorted(actions)) or 'none'}"
+            )
+        self._sid = ""
         self.faults: list[str] = []
 
     def hear(self, happening: Happening) -> None:
@@ -130,7 +141,8 @@ class _Run:
             self.faults.append(f"At {happening.at.total_seconds():.1f} s{who}: {happening.text}")
         self._tell(happening)
 
-    async def play(self, caller: SimulatedCaller) -> None:
+    async def play(self, caller: SimulatedCaller, *, sid: str) -> None:
+        self._sid = sid
         steps = self._scenario.steps
         await caller.join(expected=answer_to(steps, -1))
         for index, step in enumerate(steps):
@@ -156,6 +168,16 @@ class _Run:
         elif step.rejoin is not None:
             await asyncio.sleep(step.rejoin.after)
             await caller.join(expected=expected)
+        elif step.fault is not None:
+            await self._strike(caller, step.fault)
+
+    async def _strike(self, caller: SimulatedCaller, fault: Fault) -> None:
+        if fault.role is not None:
+            await caller.wait_for_speech(role=fault.role, lasting=seconds(fault.after), within=seconds(fault.within))
+        else:
+            await asyncio.sleep(fault.after)
+        caller.remark(What.FAULT, text=fault.name)
+        await self._actions[fault.name](self._sid)
 
 
 async def _wait(caller: SimulatedCaller, expect: Expect) -> None:
@@ -168,7 +190,9 @@ def answer_to(steps: Sequence[Step], index: int) -> ExpectedAnswer | None:
     for step in steps[index + 1 :]:
         if step.expect is not None:
             expect = step.expect
-            answer = ExpectedAnswer(role=expect.role, handoff=expect.handoff, parts=expect.parts)
+            answer = ExpectedAnswer(role=expect.role, handoff=expect.handoff, parts=expect.parts, voices=expect.voices)
+        elif step.fault is not None:
+            continue
         elif step.barge_in is not None:
             return answer or ExpectedAnswer(role=step.barge_in.role)
         else:

@@ -20,6 +20,7 @@ each with its place.
       - hang_up: {after: 0.5}
       - rejoin: {after: 2}
       - expect: {}
+      - fault: {name: kill, from: billing, after: 1.5}   # what that does is given to the runner
 
 Durations are in seconds.
 """
@@ -69,6 +70,8 @@ class Expect(_Strict):
     settle: Annotated[float, Field(ge=0.2, le=30)] = 1.2
     parts: Annotated[int, Field(ge=1, le=10)] = 1
     """How many separate answers, with long pauses between them, are welcome."""
+    voices: Annotated[int, Field(ge=1, le=10)] = 1
+    """How many agents of `from` may share the answer: two, where another one finishes what a lost one began."""
 
 
 class BargeIn(_Strict):
@@ -94,6 +97,17 @@ class Rejoin(_Strict):
     after: _Seconds = 1.0
 
 
+class Fault(_Strict):
+    """Something is done to the system; the runner knows what the name stands for."""
+
+    name: _Name
+    role: _Name | None = Field(default=None, alias="from")
+    """Whose answer it strikes, once that has been heard for `after`; unset, it strikes `after` the step before."""
+    after: _Seconds = 0.0
+    within: _Seconds = 20.0
+    """How long to wait for `from` to begin."""
+
+
 class Step(_Strict):
     """One thing that happens; exactly one of its fields is set."""
 
@@ -106,6 +120,7 @@ class Step(_Strict):
     """The caller sends text instead of speaking."""
     hang_up: HangUp | None = None
     rejoin: Rejoin | None = None
+    fault: Fault | None = None
 
     @property
     def kind(self) -> str:
@@ -141,9 +156,22 @@ class Scenario(_Strict):
     first: _Name
     """The role that is dispatched when the call begins."""
     voice: CallerVoice = CallerVoice()
+    calls: Annotated[int, Field(ge=1, le=20)] = 1
+    """How many callers do it at once, each in a room of their own."""
     greetings: tuple[_Text, ...] = ()
     """Phrases that only the opening may hold. Three words or more each, of those that a dictionary has."""
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Whom the caller is to meet, in order of appearance."""
+        named = [self.first, *(step.expect.role for step in self.steps if step.expect and step.expect.role)]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """The names of the faults in it."""
+        return frozenset(step.fault.name for step in self.steps if step.fault is not None)
 
     @property
     def handoffs(self) -> tuple[tuple[str, str], ...]:
@@ -203,12 +231,12 @@ def _order_faults(steps: object) -> Iterator[str]:
         kinds = [name for name in _KINDS if isinstance(step, Mapping) and name in step]
         if kinds == ["rejoin"] and connected:
             yield f"step {number}: the caller cannot rejoin without having hung up"
-        if kinds and kinds != ["rejoin"] and not connected:
+        if kinds and kinds not in (["rejoin"], ["fault"]) and not connected:
             yield f"step {number}: the caller has hung up; only rejoin can follow"
         if kinds in (["say"], ["type"]) and spoke:
             yield f"step {number}: the caller has spoken already; put an expect before it, or one sentence for both"
         connected = kinds == ["rejoin"] or (connected and kinds != ["hang_up"])
-        spoke = kinds in (["say"], ["type"], ["barge_in"])
+        spoke = kinds in (["say"], ["type"], ["barge_in"]) or (spoke and kinds == ["fault"])
 
 
 def _fault(error: Any) -> str:

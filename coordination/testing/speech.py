@@ -129,8 +129,17 @@ class _Espeak:
 _CALLBACK: Callable[..., Any] = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
-@lru_cache(maxsize=1)
+_loading = threading.Lock()
+"""A cache alone lets two threads that come at once load the library twice, and its state breaks."""
+
+
 def _espeak() -> _Espeak:
+    with _loading:
+        return _loaded()
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> _Espeak:
     return _Espeak()
 
 

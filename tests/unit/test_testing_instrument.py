@@ -205,6 +205,21 @@ def test_a_greeting_after_the_opening_is_a_fault(who: str) -> None:
     assert any(f"{who} greets as if the call were new" in reason for reason in report.reasons)
 
 
+@pytest.mark.parametrize(("voices", "faults"), [(2, 0), (1, 1)])
+def test_a_replacement_that_says_the_rest_is_welcome_where_it_is_expected(voices: int, faults: int) -> None:
+    tape = Tape()
+    end = tape.say("receptionist", HELLO, at=0.5)
+    end = tape.ask(QUESTION, at=end + 1.3, expects="receptionist")
+    end = tape.say("receptionist", "Let me check", at=end + 0.6)
+    tape.say("receptionist#2", "that for you.", at=end + 1.2)
+    turn = replace(tape.turns[-1], expected=ExpectedAnswer(role="receptionist", voices=voices))
+    tape.turns[-1] = turn
+
+    report = Report.of(analyse(tape.call(), greetings=GREETINGS), scenario="takeover")
+
+    assert report.double_answers == faults
+
+
 def test_what_is_nearly_a_phrase_is_read_again_at_another_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(GREETINGS)
     readings = ["how can i do i you", "how can i tell you", "never asked for"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from coordination.errors import InvalidArgument
 from coordination.testing import scenario as module
 from coordination.testing.calls import HandoffKind
-from coordination.testing.runner import answer_to
+from coordination.testing.runner import answer_to, run_scenario
 from coordination.testing.scenario import InvalidScenario, Scenario
 
 
@@ -30,7 +31,7 @@ def test_the_documented_example_is_a_scenario() -> None:
 
     assert scenario.handoffs == (("receptionist", "billing"),)
     assert {step.kind for step in scenario.steps} == {
-        "say", "expect", "barge_in", "silence", "type", "hang_up", "rejoin",
+        "say", "expect", "barge_in", "silence", "type", "hang_up", "rejoin", "fault",
     }  # fmt: skip
 
 
@@ -118,3 +119,30 @@ def test_what_is_expected_after_a_turn_is_the_last_of_the_expects_that_follow() 
     assert second is not None, "who is to be interrupted must have begun to answer"
     assert second.role == "billing"
     assert third is None, "who hangs up awaits no answer"
+
+
+def test_a_fault_lets_the_turn_before_it_wait_for_its_answer() -> None:
+    scenario = Scenario.parse(
+        """
+        name: cut
+        first: billing
+        steps:
+          - expect: {}
+          - say: Go on.
+          - fault: {name: kill, from: billing, after: 1}
+          - expect: {from: billing, voices: 2}
+        """
+    )
+
+    expected = answer_to(scenario.steps, 1)
+
+    assert expected is not None
+    assert (expected.role, expected.voices) == ("billing", 2)
+    assert scenario.faults == {"kill"}
+
+
+async def test_a_fault_that_nobody_makes_is_refused_before_anybody_is_called() -> None:
+    scenario = Scenario.parse("{name: cut, first: billing, steps: [{fault: {name: kill}}]}")
+
+    with pytest.raises(InvalidArgument, match="not given to its runner: kill"):
+        await run_scenario(scenario, url="ws://127.0.0.1:9", api_key="key", api_secret="secret")

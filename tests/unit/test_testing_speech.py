@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import pytest
 
 from coordination.errors import InvalidArgument
+from coordination.testing import speech
 from coordination.testing.likeness import ALIKE, likeness, spectrum
 from coordination.testing.reading import Phrase, Reader, resample
 from coordination.testing.recording import SAMPLE_RATE, Samples
@@ -17,8 +21,8 @@ SENTENCE = "Your next payment is due on the first of December."
 
 
 def spoken(text: str, voice: Voice) -> Samples:
-    speech = synthesize(text, voice=voice)
-    return resample(speech.samples, speech.sample_rate, SAMPLE_RATE)
+    said = synthesize(text, voice=voice)
+    return resample(said.samples, said.sample_rate, SAMPLE_RATE)
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,27 @@ def test_resampling_keeps_the_tone_and_lets_nothing_fold_over() -> None:
     assert len(lower) == 16_000
     assert int(np.argmax(np.abs(np.fft.rfft(lower)))) == pytest.approx(1000, abs=2)
     assert np.abs(folded[100:-100].astype(int)).max() < 200
+
+
+def test_callers_who_begin_to_speak_at_once_share_one_synthesiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded twice in one process, the library crashes it."""
+    begun = threading.Barrier(8)
+    loaded: list[object] = []
+
+    @lru_cache(maxsize=1)
+    def load() -> object:
+        loaded.append(object())
+        time.sleep(0.05)
+        return loaded[-1]
+
+    monkeypatch.setattr(speech, "_loaded", load)
+
+    def first() -> object:
+        begun.wait()
+        return speech._espeak()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [each.result() for each in [pool.submit(first) for _ in range(8)]]
+
+    assert found == loaded * 8
+    assert len(loaded) == 1
