@@ -19,7 +19,7 @@ PRESENT = $(wildcard $(CODE))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev demo dev check format model test test-pythons test-lowest test-browser bench lock wheel clean
+.PHONY: help setup setup-dev demo dev check format model test test-pythons test-lowest test-browser chaos bench lock wheel clean
 
 help:  ## List what can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,10 @@ test-lowest: setup-dev  ## Unit and store tests with the lowest versions that py
 test-browser: setup-dev  ## The page of `make dev` in headless Chromium
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
 	$(PY) -m pytest tests/browser $(ARGS)
+
+chaos: setup-dev  ## CALLS=1 under random faults for MINUTES=30, judged afterwards (SEED=n repeats a schedule)
+	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
+	CHAOS_MINUTES=$(or $(MINUTES),30) CHAOS_CALLS=$(or $(CALLS),1) CHAOS_SEED=$(SEED) $(PY) -m pytest -s tests/chaos/broken_calls.py tests/chaos/chaos_calls.py $(ARGS)
 
 bench: setup-dev  ## Measure, and print PASS or FAIL for each target
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null

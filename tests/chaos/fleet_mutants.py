@@ -1,4 +1,4 @@
-"""Ways to break the watch over the fleet, and the keeping of leases: for processes that never speak to LiveKit."""
+"""Ways to break Baton in a whole process, one function each: for processes that never speak to a media server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 from coordination.ids import AgentId, WorkerId
 from coordination.leases.keeper import Keeper
 from coordination.leases.lease import Lease
+from coordination.ports import Silenced
 from coordination.recovery.detector import Detector
-from coordination.recovery.fleet import Claim, Fleet, FleetState
+from coordination.recovery.fleet import Claim, Fleet, FleetAgent, FleetState
+from coordination.recovery.replacement import LostRoom, Replacement
 from coordination.recovery.watcher import Watcher
 
 
@@ -58,6 +60,45 @@ def no_blip_guard() -> None:
     replace(Watcher, "_lost_with", all_of_them)
 
 
+def no_silencing() -> None:
+    """The floor of a lost agent is freed, and the media server is not asked to silence it."""
+
+    async def freed(_: Replacement, room: LostRoom, _silencer: object, lost: FleetAgent, reason: str) -> None:
+        fence = await room.floor.condemn(lost.agent, reason=reason)
+        await room.roster.remove(lost.agent, reason=reason)
+        if fence is not None:
+            await room.floor.free(fence, Silenced.REMOVED)
+
+    replace(Replacement, "_silence", freed)
+
+
+def gate_always_open() -> None:
+    """Once it had the floor, an agent speaks for ever."""
+    # Here, because the watch over the fleet knows nothing of LiveKit.
+    from coordination.livekit.gate import Gate
+
+    def nothing(_: Gate) -> None:
+        pass
+
+    replace(Gate, "is_open", property(lambda gate: gate.lease is not None))
+    replace(Gate, "close", nothing)
+
+
+def fence_ignored() -> None:
+    """A holder takes no notice of a higher fence, neither in the room nor in what the server answers."""
+
+    def won(keeper: Any, lease: Lease, _reply: object, sent_at: float, _doubts: int) -> bool:
+        lease.deadline = sent_at + lease.request.ttl.total_seconds()
+        keeper._schedule_renewal(lease)
+        return True
+
+    def unmoved(_keeper: Keeper, _lease: Lease, _fence: int) -> None:
+        pass
+
+    replace(Keeper, "_read_renewal", won)
+    replace(Keeper, "doubt", unmoved)
+
+
 def renewal_never_stops() -> None:
     """A lease that was given back is renewed for ever."""
 
@@ -68,6 +109,9 @@ def renewal_never_stops() -> None:
 
 
 FLEET_MUTANTS: dict[str, Callable[[], None]] = {
+    "gate always open": gate_always_open,
+    "fence ignored": fence_ignored,
+    "no silencing": no_silencing,
     "two watchers": two_watchers,
     "no blip guard": no_blip_guard,
     "renewal never stops": renewal_never_stops,
