@@ -252,7 +252,7 @@ class Departure:
         if self.seat.session.utterance.open:
             await self._note(UtteranceState.OPEN)
             await asyncio.sleep(HEAD_START.total_seconds())
-        await self.seat.session.hush()
+        await self.seat.session.hush(new_track=self.kind == "dispatched")
         try:
             await self.seat.room.handoffs.commit(self.request.lease, handoff.id)
         except (HandoffError, LeaseError) as refusal:

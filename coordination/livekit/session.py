@@ -46,6 +46,10 @@ DIES_AWAY = timedelta(milliseconds=20)
 """The caller hears each agent through a jitter buffer of its own: without this, the old voice's last 10 ms can arrive
 with the new one's first. On a machine that is late with its audio, twice its lateness is added, for the way there."""
 DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
+NEW_TRACK = timedelta(milliseconds=150)
+"""More of it before a track that the caller has not heard yet: the jitter buffer of the old voice may have grown, by
+the network or by the start of that very agent on a busy host, and that of the new voice is short. A natural pause is
+longer than all of it together."""
 WELCOME_BACK = (
     "The caller was disconnected for a moment and is back. In one short sentence, welcome them back and go on where "
     "the conversation stopped. Do not greet as if the call were new."
@@ -282,13 +286,18 @@ class CoordinatedSession(AgentSession[UserdataT]):
             return None
         return voice.statistics.utterance
 
-    async def hush(self) -> None:
-        """Closes the gate and returns when nothing that passed it is heard any more; at once if nobody speaks."""
+    async def hush(self, *, new_track: bool = False) -> None:
+        """Closes the gate and returns when nothing that passed it is heard any more; at once if nobody speaks.
+
+        `new_track`: who speaks next has just been sent for.
+        """
         self.gate.close()
         voice = self.output.audio
         if not isinstance(voice, AudioGate) or (silent_at := voice.statistics.silent_at) is None:
             return
         tail = min(DIES_AWAY + 2 * voice.statistics.lateness, DIES_AWAY_AT_MOST)
+        if new_track:
+            tail += NEW_TRACK
         left = silent_at - time.monotonic()
         if left > 0:
             self._interrupt_all()
