@@ -7,7 +7,6 @@ shared between calls, coordination is within one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from livekit.agents import JobContext
@@ -18,7 +17,7 @@ from coordination.limits.limits import Limits
 from coordination.livekit.job_call import CallOf
 from coordination.livekit.limited.budget import Budget
 from coordination.livekit.limited.feedback import QuotaNews
-from coordination.livekit.process import shared_coordinator
+from coordination.livekit.process import shared_coordinator, until_shutdown
 from coordination.settings import CoordinatorSettings
 
 
@@ -78,14 +77,8 @@ async def limits_of(
             "Providers that need no shared limit need no wrapper."
         )
     call = CallOf.read(ctx.job, tenant=settings.tenant)
-    async with AsyncExitStack() as held:
+    async with until_shutdown(ctx) as held:
         coordinator = await held.enter_async_context(shared_coordinator(ctx, settings))
         if config is not None:
             coordinator.limits.configure(config)
-        for_the_job = held.pop_all()
-
-    async def leave() -> None:
-        await for_the_job.aclose()
-
-    ctx.add_shutdown_callback(leave)
     return CallLimits(limits=coordinator.limits, call=call)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 from livekit import rtc
 from livekit.agents import JobContext
@@ -18,7 +18,7 @@ from coordination.livekit.admission import LOBBY, CallAdmission, WhenFull
 from coordination.livekit.ending import close_room, leave_line
 from coordination.livekit.identity import is_agent
 from coordination.livekit.job_call import CallOf
-from coordination.livekit.process import shared_coordinator
+from coordination.livekit.process import shared_coordinator, until_shutdown
 from coordination.livekit.room_events import on_room
 from coordination.settings import CoordinatorSettings
 
@@ -81,19 +81,13 @@ async def _queue(ctx: JobContext, admission: CallAdmission, speaker: _Speaker) -
 async def _take_line(ctx: JobContext, admission: CallAdmission, on_place: Callable[[int], None]) -> None:
     """Raises `LimitError` if no line was free in time."""
     settings = CoordinatorSettings()
-    async with AsyncExitStack() as held:
+    async with until_shutdown(ctx) as held:
         coordinator = await held.enter_async_context(shared_coordinator(ctx, settings))
         if admission.limits is not None:
             coordinator.limits.configure(admission.limits)
         call, patience = CallOf.read(ctx.job, tenant=settings.tenant), admission.patience
         lease = await coordinator.limits.call(call.name, tenant=call.tenant, timeout=patience, on_place=on_place)
         held.push_async_callback(leave_line, ctx.api, ctx.room.name, lease)
-        for_the_call = held.pop_all()
-
-    async def leave() -> None:
-        await for_the_call.aclose()
-
-    ctx.add_shutdown_callback(leave)
 
 
 class _Places:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
+
+from livekit.agents import JobContext
 
 from coordination.coordinator import Coordinator
 from coordination.settings import CoordinatorSettings
@@ -44,3 +46,16 @@ async def shared_coordinator(owner: object, settings: CoordinatorSettings) -> As
             if shared.users == 0:
                 shared.coordinator = None
                 await coordinator.close()
+
+
+@asynccontextmanager
+async def until_shutdown(ctx: JobContext) -> AsyncGenerator[AsyncExitStack]:
+    """A stack for what a job holds: left after the job has ended, or at once if the block fails."""
+    async with AsyncExitStack() as held:
+        yield held
+        for_the_job = held.pop_all()
+
+    async def leave() -> None:
+        await for_the_job.aclose()
+
+    ctx.add_shutdown_callback(leave)

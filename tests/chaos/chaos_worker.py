@@ -13,7 +13,7 @@ from livekit.agents import Agent, JobContext, RunContext, cli, function_tool
 from coordination.livekit import CoordinatedServer, CoordinatedSession, handoff_to
 from tests.chaos.mutants import MUTANTS, mutate
 from tests.chaos.words import WordTTS, reply
-from tests.rooms.providers import RuleLLM, ToneSTT, ToneVAD
+from tests.rooms.providers import QUICK_TURNS, RuleLLM, ToneSTT, ToneVAD
 
 ROLE = os.environ.get("TEST_ROLE", "receptionist")
 PREPARES_FOR = 0.8
@@ -49,12 +49,7 @@ async def entrypoint(ctx: JobContext) -> None:
         llm=RuleLLM(lambda chat: reply(chat, ROLE)),
         tts=WordTTS(),
         vad=ToneVAD(),
-        turn_handling={
-            "turn_detection": "vad",
-            "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
-            "interruption": {"mode": "vad"},
-            "preemptive_generation": {"enabled": False},
-        },
+        turn_handling=QUICK_TURNS,
     )
     await session.start(agent=ChaosAgent(), room=ctx.room)
 

@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from livekit import rtc
@@ -32,6 +33,14 @@ LOUD = 600
 """RMS from which 10 ms count as sound."""
 HUSH = 0.25
 """Seconds of silence that end a segment, for the VAD and the STT."""
+
+QUICK_TURNS: dict[str, Any] = {
+    "turn_detection": "vad",
+    "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
+    "interruption": {"mode": "vad"},
+    "preemptive_generation": {"enabled": False},
+}
+"""Turns end soon after the caller does: tests wait for them."""
 
 
 def frequency(word: str) -> float:

@@ -24,15 +24,9 @@ from coordination.settings import CoordinatorSettings
 from tests.rooms.callers import Caller, calling
 from tests.rooms.ears import eventually
 from tests.rooms.jobs import Job
-from tests.rooms.providers import Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, last_user_text
+from tests.rooms.providers import QUICK_TURNS, Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, last_user_text
 from tests.rooms.rig import LiveRoom
 
-QUICK_TURNS: dict[str, Any] = {
-    "turn_detection": "vad",
-    "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
-    "interruption": {"mode": "vad"},
-    "preemptive_generation": {"enabled": False},
-}
 STANDBY = {"baton": {"v": 1, "standby": True}}
 
 

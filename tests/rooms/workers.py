@@ -24,7 +24,7 @@ from typing import Any
 from livekit.agents import Agent, JobContext, RunContext, cli, function_tool, llm
 
 from coordination.livekit import CoordinatedServer, CoordinatedSession, handoff_to
-from tests.rooms.providers import Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, last_user_text
+from tests.rooms.providers import QUICK_TURNS, Reply, RuleLLM, ToneSTT, ToneTTS, ToneVAD, last_user_text
 
 ROLE = os.environ.get("TEST_ROLE", "receptionist")
 ROLES = ("receptionist", "billing", "technical")
@@ -90,12 +90,7 @@ async def entrypoint(ctx: JobContext) -> None:
         llm=RuleLLM(rule),
         tts=ToneTTS(pitch=700.0 + 250.0 * ROLES.index(ROLE)),
         vad=ToneVAD(),
-        turn_handling={
-            "turn_detection": "vad",
-            "endpointing": {"mode": "fixed", "min_delay": 0.2, "max_delay": 0.5},
-            "interruption": {"mode": "vad"},
-            "preemptive_generation": {"enabled": False},
-        },
+        turn_handling=QUICK_TURNS,
     )
     await session.start(agent=WorkerAgent(), room=ctx.room)
 
