@@ -215,7 +215,8 @@ async def test_an_utterance_that_waits_for_the_floor_begins_with_its_first_sound
     tape = Tape()
     output = AudioGate(next_in_chain=tape)
 
-    await output.capture_frame(silence(200))
+    async with asyncio.timeout(5):  # a bound against a hang: silence that waits would wait for ever
+        await output.capture_frame(silence(200))
     assert not output.waiting.is_set(), "silence is not worth waiting with"
     capturing = asyncio.create_task(output.capture_frame(frame(40)))
     await settle()
