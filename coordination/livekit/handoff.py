@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,9 @@ class Departure:
     handoff: Handoff | None = None
     target_identity: str = ""
     told_open: bool = field(default=False, init=False)
+    """The new agent waits for the end of an utterance."""
+    moved_at: float = field(default=math.inf, init=False)
+    """`time.time()` at which this agent knew that the floor had moved."""
 
     @property
     def role(self) -> RoleName:
@@ -272,22 +276,33 @@ class Departure:
 
     # -- after the floor has moved ----------------------------------------------------------------
 
+    @property
+    def owns_utterance(self) -> bool:
+        """Whether what the caller is saying, or said last, is this agent's: it began before the floor moved."""
+        return self.told_open or self.seat.session.utterance.began_by(self.moved_at)
+
     async def finish_utterance(self, *, moved_at: float) -> None:
         """Transcribes an utterance that began before the floor moved (`time.time()`), and passes it on.
 
         Returns when this agent need not listen any more. An utterance that began later is the new agent's.
         """
-        tracker = self.seat.session.utterance
+        self.moved_at = moved_at
+        session, carried = self.seat.session, None
         until = time.time() + self.seat.plan.settings.utterance_limit.total_seconds()
         while time.time() < until:
-            mine = tracker.open and (tracker.began is None or tracker.began <= moved_at)
-            if mine and not self.told_open:
+            carried = carried or session.take_carried()
+            mine = session.utterance.began_by(moved_at)
+            going_on = mine and session.utterance.open
+            if not self.told_open and (going_on or carried):
                 await self._note(UtteranceState.OPEN)
-            if not mine and (self.told_open or time.time() - moved_at > LATE.total_seconds()):
-                break
+            if self.told_open and not going_on:
+                await self._note(UtteranceState.DONE, *(carried or ()))
+                carried = None
+            if not mine and time.time() - moved_at > LATE.total_seconds():
+                return
             await asyncio.sleep(LOOK_EVERY.total_seconds())
         if self.told_open:
-            await self._note(UtteranceState.DONE, *self.seat.session.last_carried)
+            await self._note(UtteranceState.DONE, *(carried or session.take_carried() or ()))
 
     async def _note(self, state: UtteranceState, turn: str = "", text: str = "") -> None:
         if self.handoff is None:

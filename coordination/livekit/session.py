@@ -303,10 +303,10 @@ class CoordinatedSession(AgentSession[UserdataT]):
             self._interrupt_all()
         await asyncio.sleep(max(0.0, left + tail.total_seconds()))
 
-    @property
-    def last_carried(self) -> tuple[str, str]:
-        """Turn id and text of the caller turn that was completed after the floor had moved."""
-        return self._conversation.carried_turn
+    def take_carried(self) -> tuple[str, str] | None:
+        """Turn id and text of a caller turn that was completed after the floor had moved; each is given once."""
+        carried, self._conversation.carried = self._conversation.carried, None
+        return carried
 
     # -- the caller -------------------------------------------------------------------------------
 

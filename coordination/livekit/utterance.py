@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 TOPIC = "baton.utterance"
 UNDECIDED = timedelta(seconds=1.5)
-"""How long after the end of speech a transcript may still come; noise never gets one."""
+"""How long after the end of speech everything waits for its words; noise never gets any."""
+WORDS_WITHIN = timedelta(seconds=8)
+"""How long after the end of speech words that come are still taken for its words: speech to text can be late."""
 LATE = timedelta(milliseconds=800)
 """Voice activity is noticed late: so long after the floor has moved, an utterance may turn out to have begun before."""
 SCHEDULED_WITHIN = timedelta(milliseconds=50)
@@ -47,8 +49,8 @@ def on_session(session: AgentSession[Any], event: EventTypes, handler: Callable[
 class UtteranceTracker:
     """Whether the caller is in the middle of something, by the session's own events.
 
-    `open` is true from the first sign of speech until the turn was completed, or until it is clear that no words
-    come. Errs on the side of true.
+    `open` is true from the first sign of speech until the turn was completed, or until probably no words come.
+    `awaited` is true for longer: words that do come are not lost. Both err on the side of true.
     """
 
     def __init__(self, session: AgentSession[Any]) -> None:
@@ -66,7 +68,19 @@ class UtteranceTracker:
     def open(self) -> bool:
         if self._speaking or self._words:
             return True
-        return self._ended is not None and time.time() - self._ended < UNDECIDED.total_seconds()
+        return self._ended_within(UNDECIDED)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether words may still come of what was begun: the utterance is open, or was so a moment ago."""
+        return self.open or self._ended_within(WORDS_WITHIN)
+
+    def began_by(self, moment: float) -> bool:
+        """Whether an utterance whose words may still come had begun at that time (`time.time()`)."""
+        return self.awaited and (self.began is None or self.began <= moment)
+
+    def _ended_within(self, duration: timedelta) -> bool:
+        return self._ended is not None and time.time() - self._ended < duration.total_seconds()
 
     @contextmanager
     def answering(self) -> Generator[None]:
@@ -94,7 +108,7 @@ class UtteranceTracker:
 
     def _on_state(self, event: UserStateChangedEvent) -> None:
         if event.new_state == "speaking":
-            if not self.open:
+            if not self.awaited:
                 self.began = event.created_at
             self._speaking = True
         elif self._speaking:
@@ -104,7 +118,7 @@ class UtteranceTracker:
 
     def _on_words(self, event: UserInputTranscribedEvent) -> None:
         if event.transcript:
-            if not self.open:
+            if not self.awaited:
                 self.began = time.time()
             self._words = True
             self.changed.set()
@@ -166,11 +180,15 @@ class CarriedUtterance:
         self.result: UtteranceNote | None = None
 
     def note(self, note: UtteranceNote) -> None:
+        """Takes a note; words that came after all, when none were expected any more, open it again."""
         if note.handoff != self.handoff:
             return
         if note.state is UtteranceState.DONE:
             self.result = note
             self.done.set()
+        else:
+            self.result = None
+            self.done.clear()
         self.opened.set()
 
     def abandoned(self) -> None:

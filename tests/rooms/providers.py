@@ -86,11 +86,14 @@ class _Segments:
 
 
 class ToneSTT(stt.STT):
-    """Transcribes the words it heard; `delay` is how long the final transcript takes after the silence."""
+    """Transcribes the words it heard; `delay` is how long the final transcript takes after the silence.
 
-    def __init__(self, *, delay: float = 0.0) -> None:
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-        self.delay = delay
+    With `interim`, words are shown as soon as they were heard.
+    """
+
+    def __init__(self, *, delay: float = 0.0, interim: bool = True) -> None:
+        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=interim))
+        self.delay, self.interim = delay, interim
         self.streams = 0
         """How many streams were opened: what a provider would bill."""
 
@@ -110,13 +113,13 @@ class ToneSTT(stt.STT):
         conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
     ) -> stt.RecognizeStream:
         self.streams += 1
-        return _ToneStream(stt=self, conn_options=conn_options, sample_rate=RATE, delay=self.delay)
+        return _ToneStream(self, conn_options)
 
 
 class _ToneStream(stt.RecognizeStream):
-    def __init__(self, *, stt: stt.STT, conn_options: APIConnectOptions, sample_rate: int, delay: float) -> None:
-        super().__init__(stt=stt, conn_options=conn_options, sample_rate=sample_rate)
-        self._delay = delay
+    def __init__(self, provider: ToneSTT, conn_options: APIConnectOptions) -> None:
+        super().__init__(stt=provider, conn_options=conn_options, sample_rate=RATE)
+        self._delay, self._interim = provider.delay, provider.interim
 
     async def _run(self) -> None:
         segments, tone, words, hush = _Segments(), [], [], 0.0
@@ -130,7 +133,8 @@ class _ToneStream(stt.RecognizeStream):
                     continue
                 if len(tone) >= 8:
                     words.append(_word(np.concatenate(tone)))
-                    self._emit(stt.SpeechEventType.INTERIM_TRANSCRIPT, words)
+                    if self._interim:
+                        self._emit(stt.SpeechEventType.INTERIM_TRANSCRIPT, words)
                 tone = []
                 hush += 0.01
                 if words and hush >= HUSH:

@@ -17,7 +17,10 @@ from typing import Any
 
 from livekit.agents import Agent, JobContext, RunContext, function_tool, llm
 
+from coordination.handoff.context import HandoffContext
+from coordination.ids import RoleName
 from coordination.livekit import CoordinatedSession, handoff_to
+from coordination.livekit.handoff import Departure, HandoffRequest
 from coordination.livekit.seat import Seat
 from coordination.room.turns import Speaker, Turn
 from coordination.settings import CoordinatorSettings
@@ -40,6 +43,7 @@ class Options:
     """Given along when it hands over."""
     announce: str | None = None
     stt_delay: float = 0.0
+    stt_interim: bool = True
     deadline: timedelta | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     metadata: dict[str, Any] | None = None
@@ -77,7 +81,7 @@ class Player:
 
     def __init__(self, room: LiveRoom, role: str, options: Options, roles: Sequence[str], pitch: float) -> None:
         self.role, self.options, self.roles = role, options, roles
-        self.stt, self.tts = ToneSTT(delay=options.stt_delay), ToneTTS(pitch=pitch)
+        self.stt, self.tts = ToneSTT(delay=options.stt_delay, interim=options.stt_interim), ToneTTS(pitch=pitch)
         self.llm = RuleLLM(self.rule)
         self.agent: Agent = TeamAgent(self)
         self.job = Job(room, role, metadata=options.metadata)
@@ -164,6 +168,13 @@ class Team:
         """Returns when the agent of that role holds the floor."""
         await eventually(lambda: self.players[role].holds, f"{role} has the floor", within=within)
         return self.players[role]
+
+    async def hand_over(self, role: str, to: str) -> None:
+        """Moves the floor without a word of the caller's, as a drain does."""
+        seat = self.players[role].seat
+        assert seat.lease is not None
+        request = HandoffRequest(lease=seat.lease, role=RoleName(to), context=HandoffContext(reason="a drain"))
+        await Departure(seat, request, deadline=timedelta(seconds=8)).run()
 
     def overlap(self) -> float:
         """Seconds in which two agents were heard at once, by 10 ms frames."""

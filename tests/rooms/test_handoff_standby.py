@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import STANDBY, gathering
@@ -112,4 +114,25 @@ async def test_an_utterance_over_the_commit_is_finished_by_the_old_agent_and_ans
         assert await team.words_of_caller() == ["billing", "one two three four five six seven eight"]
         agents = [text for role, text in await team.words_of_agents() if role == "billing"]
         assert agents == ["billing heard one two three four five six seven eight"], "no opening over the caller's words"
+        assert team.overlap() == 0
+
+
+@pytest.mark.parametrize("late", [2.4, 4.0], ids=["around the commit", "long after it"])
+async def test_words_that_speech_to_text_gives_when_nobody_expects_them_any_more_are_answered(
+    make_room: RoomFactory, redis_url: str, late: float
+) -> None:
+    """A busy host: the floor moves after the caller's sentence, before the old agent knows what was said."""
+    async with gathering(await make_room(), redis_url) as team:
+        reception = await team.join("receptionist", roles=ROLES, stt_delay=late, stt_interim=False)
+        billing = await team.join("billing", roles=ROLES, metadata=STANDBY)
+        await team.quiet()
+
+        await team.caller.say("three four")
+        await team.hand_over("receptionist", "billing")
+        assert await team.words_of_caller() == [], "the words came before the floor had moved"
+        await eventually(lambda: "billing heard three four" in billing.said, "the answer", within=late + 4)
+        await team.quiet()
+
+        assert await team.words_of_caller() == ["three four"]
+        assert [text for text in reception.said + billing.said if "three four" in text] == ["billing heard three four"]
         assert team.overlap() == 0
