@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from livekit.agents import Agent, AgentSession, JobProcess, UserStateChangedEvent, llm
+from livekit.agents import Agent, AgentSession, JobProcess, UserStateChangedEvent, llm, tts
 
 from agents.account import Account
 from agents.offline.language import domain_language
-from agents.providers import describe
-from config import Role, load_settings
-from coordination.livekit import Continuation, CoordinatedServer, CoordinatedSession
+from agents.providers import describe, voice_for
+from config import ApplicationSettings, Role, load_settings
+from coordination.livekit import CallAdmission, Continuation, CoordinatedServer, CoordinatedSession, WhenFull
+from coordination.settings import CoordinatorSettings
 
 logger = logging.getLogger("agents")
 
@@ -59,13 +60,34 @@ def ask_whether_there(session: AgentSession[Any]) -> None:
 
 def make_server(role: Role) -> CoordinatedServer:
     """The server of one role's worker. Says at its start which providers are used."""
-    server = CoordinatedServer(setup_fnc=prepare, preload_modules=["agents.providers", f"agents.{role}.agent"])
+    server = CoordinatedServer(
+        setup_fnc=prepare,
+        preload_modules=["agents.providers", f"agents.{role}.agent"],
+        admission=call_admission(load_settings()) if CoordinatorSettings().limits_file is not None else None,
+    )
 
     def started(*_: Any) -> None:
         logger.info("%s worker: %s", role, describe(load_settings()))
 
     server.on("worker_started", started)
     return server
+
+
+def call_admission(settings: ApplicationSettings) -> CallAdmission:
+    """What becomes of calls above the lines of their tenant."""
+    lines = settings.lines
+    return CallAdmission(
+        when_full=WhenFull(lines.when_full),
+        voice=announcer,
+        busy=lines.busy,
+        place=lines.place,
+        patience=lines.patience,
+    )
+
+
+def announcer() -> tts.TTS[Any]:
+    """Who speaks to callers that no agent has taken yet: the reception, whichever role they called."""
+    return voice_for(Role.RECEPTIONIST, load_settings())
 
 
 def prepare(_: JobProcess) -> None:

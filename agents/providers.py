@@ -48,7 +48,7 @@ def providers_for(role: Role, settings: ApplicationSettings) -> Providers:
     return Providers(
         stt=_ears(settings),
         llm=_mind(settings),
-        tts=_voice(role, settings),
+        tts=voice_for(role, settings),
         vad=inference.VAD(min_silence_duration=settings.turns.silence.total_seconds()),
         turn_handling=_turns(settings),
     )
@@ -82,7 +82,8 @@ def _mind(settings: ApplicationSettings) -> llm.LLM[Any]:
     return openai.LLM(model=settings.models.openai, api_key=key)
 
 
-def _voice(role: Role, settings: ApplicationSettings) -> tts.TTS[Any]:
+def voice_for(role: Role, settings: ApplicationSettings) -> tts.TTS[Any]:
+    """The voice of a role's agent."""
     key = settings.key("eleven")
     if key is None:
         return OfflineTTS(voice_of(role))

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordination.errors import InvalidSettings
@@ -85,6 +85,28 @@ class TurnSettings(_Strict):
     """Speech of the caller that counts as an interruption."""
 
 
+def _says_place(sentence: str) -> str:
+    try:
+        said = sentence.format(place=7)
+    except (LookupError, ValueError):
+        raise ValueError("write {place} where the number is said, and no other braces") from None
+    if said == sentence:
+        raise ValueError("write {place} where the number is said")
+    return sentence
+
+
+class LineSettings(_Strict):
+    """What becomes of a call whose tenant has no free line. The same for all workers."""
+
+    when_full: Literal["reject", "announce", "queue"]
+    busy: Sentence
+    """Said to a caller who is not taken."""
+    place: Annotated[Sentence, AfterValidator(_says_place)]
+    """Said to a caller who waits, whenever the place changes."""
+    patience: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(hours=1))]
+    """How long a caller waits at most. In seconds."""
+
+
 class ApplicationSettings(BaseSettings):
     """Everything that the reference application can be told. Made by `load_settings`."""
 
@@ -92,6 +114,7 @@ class ApplicationSettings(BaseSettings):
 
     agents: Team
     models: ModelSettings
+    lines: LineSettings
     turns: TurnSettings
 
     providers: ProviderChoice = Field(default=ProviderChoice.AUTO, validation_alias="BATON_PROVIDERS")
@@ -132,7 +155,7 @@ def _read(file: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "it is no YAML"
         raise InvalidSettings(_list([f"{file.name}{line}: {problem}"])) from None
     if not isinstance(content, dict):
-        raise InvalidSettings(_list([f"{file.name} must hold a mapping (agents, models, turns)"]))
+        raise InvalidSettings(_list([f"{file.name} must hold a mapping (agents, models, lines, turns)"]))
     return {str(key): value for key, value in cast(dict[object, Any], content).items()}
 
 

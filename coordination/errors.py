@@ -5,6 +5,8 @@ Each carries its data as attributes and says whether repeating the call can help
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class CoordinationError(Exception):
     """Base of all errors of this library."""
@@ -28,6 +30,11 @@ class InvalidArgument(CoordinationError, ValueError):
 
 class InvalidSettings(CoordinationError, ValueError):
     """The configuration has faults; the text lists all of them, each with its place."""
+
+    def __init__(self, text: str, faults: Sequence[str] = ()) -> None:
+        self.faults = tuple(faults) or (text,)
+        """Each by itself."""
+        super().__init__(text)
 
 
 class StoreError(CoordinationError):

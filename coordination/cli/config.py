@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from coordination.cli.limits import LimitsFile, TenantsFile
-from coordination.cli.output import Exit, NotConfigured, complain
+from coordination.cli.options import Json
+from coordination.cli.output import Exit, NotConfigured, complain, print_json
 from coordination.errors import InvalidSettings
 
 app = typer.Typer(no_args_is_help=True, help="Configuration files: check them.")
@@ -17,7 +18,7 @@ def config() -> None:
 
 
 @app.command()
-def check(limits: LimitsFile = None, tenants: TenantsFile = None) -> None:
+def check(limits: LimitsFile = None, tenants: TenantsFile = None, json: Json = False) -> None:
     """Check limits.yaml and tenants.yaml, and list all faults. Exit status 1 if there are any."""
     from coordination.limits.files import load_limits
 
@@ -27,11 +28,19 @@ def check(limits: LimitsFile = None, tenants: TenantsFile = None) -> None:
         )
     try:
         found = load_limits(limits, tenants)
-    except InvalidSettings as faults:
-        complain(str(faults))
+    except InvalidSettings as wrong:
+        if json:
+            print_json({"ok": False, "faults": wrong.faults})
+        else:
+            complain(str(wrong))
         raise typer.Exit(Exit.BAD_ANSWER) from None
-    many = sum(len(provider.limits) for provider in found.limits.providers.values())
-    print(
-        f"No faults: {len(found.limits.providers)} providers with {many} limits, {len(found.tenants.plans)} plans, "
-        f"{len(found.tenants.tenants)} tenants."
-    )
+    counts = {
+        "providers": len(found.limits.providers),
+        "limits": sum(len(provider.limits) for provider in found.limits.providers.values()),
+        "plans": len(found.tenants.plans),
+        "tenants": len(found.tenants.tenants),
+    }
+    if json:
+        print_json({"ok": True, "faults": [], **counts})
+    else:
+        print(f"No faults: {', '.join(f'{many} {what}' for what, many in counts.items())}.")

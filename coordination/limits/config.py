@@ -230,7 +230,7 @@ class LimitsConfig:
         from coordination.limits.agreement import disagreements
 
         if faults := list(disagreements(self)):
-            raise InvalidSettings(listed(faults))
+            raise faulty(faults)
 
     @classmethod
     def parse(cls, limits: Mapping[str, Any] | None = None, tenants: Mapping[str, Any] | None = None) -> Self:
@@ -239,7 +239,7 @@ class LimitsConfig:
         parsed_limits = _checked(LimitSettings, limits or {}, "limits", faults)
         parsed_tenants = _checked(TenantSettings, tenants or {}, "tenants", faults)
         if parsed_limits is None or parsed_tenants is None:
-            raise InvalidSettings(listed(faults))
+            raise faulty(faults)
         return cls(limits=parsed_limits, tenants=parsed_tenants)
 
     def with_limits(self, overrides: Mapping[str, Mapping[str, Any]], *, strict: bool = False) -> LimitsConfig:
@@ -257,7 +257,7 @@ class LimitsConfig:
                 changed = known.limits[limit].with_values(values)
             except ValidationError as error:
                 if strict:
-                    raise InvalidSettings(listed([fault_text(name, dict(f)) for f in error.errors()])) from None
+                    raise faulty([fault_text(name, dict(f)) for f in error.errors()]) from None
                 logger.error("what is set for %s is no limit and does not hold: %s", name, error)
                 continue
             providers[provider] = known.model_copy(update={"limits": {**known.limits, limit: changed}})
@@ -304,7 +304,8 @@ def fault_text(where: str, fault: Mapping[str, Any]) -> str:
     return f"{where}: {place}: {message}{shown}" if place else f"{where}: {message}{shown}"
 
 
-def listed(faults: Sequence[str]) -> str:
-    """All faults in one text."""
+def faulty(faults: Sequence[str]) -> InvalidSettings:
+    """The error that lists all faults."""
     many = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-    return f"The configuration of limits has {many}:\n" + "\n".join(f"  - {fault}" for fault in faults)
+    listed = "\n".join(f"  - {fault}" for fault in faults)
+    return InvalidSettings(f"The configuration of limits has {many}:\n{listed}", faults)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from coordination.errors import InvalidSettings
-from coordination.limits.config import LimitsConfig, listed
+from coordination.limits.config import LimitsConfig, faulty
 
 logger = logging.getLogger("coordination.limits")
 
@@ -21,7 +21,7 @@ def load_limits(limits: Path | None = None, tenants: Path | None = None) -> Limi
     faults: list[str] = []
     contents = [_read(path, faults) if path is not None else {} for path in (limits, tenants)]
     if faults:
-        raise InvalidSettings(listed(faults))
+        raise faulty(faults)
     return LimitsConfig.parse(*contents)
 
 

@@ -53,3 +53,7 @@ class CallAdmission:
     def __post_init__(self) -> None:
         if self.when_full is not WhenFull.REJECT and self.voice is None:
             raise InvalidArgument(f"when_full={self.when_full.value} speaks to the caller: give a voice.")
+        try:
+            self.place.format(place=1)
+        except (LookupError, ValueError):
+            raise InvalidArgument(f"place={self.place!r} holds other braces than those of {{place}}.") from None

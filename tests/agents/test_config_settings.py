@@ -67,6 +67,22 @@ def test_a_missing_role_is_a_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("when_full: sometimes", "lines.when_full: Input should be 'reject', 'announce' or 'queue'"),
+        ("place: You are in the queue.", "lines.place: Value error, write {place} where the number is said"),
+        ("place: 'You are number {place} of {all}.'", "write {place} where the number is said, and no other braces"),
+        ("patience: 0", "lines.patience: Input should be greater than 0"),
+    ],
+)
+def test_what_calls_without_a_line_hear_has_to_make_sense(tmp_path: Path, line: str, told: str) -> None:
+    name = line.partition(":")[0]
+    shipped = next(each for each in AGENTS_FILE.read_text().splitlines() if each.startswith(f"  {name}:"))
+
+    assert told in faults_of(changed(tmp_path, (shipped, f"  {line}")))
+
+
+@pytest.mark.parametrize(
     ("content", "told"),
     [
         ("agents: [", "agents.yaml, line 1"),

@@ -153,14 +153,21 @@ async def test_without_redis_or_limits_there_is_a_status_for_that(files: tuple[P
 
 async def test_config_check_finds_no_faults_or_lists_all(files: tuple[Path, Path]) -> None:
     limits, tenants = files
-    fit = await baton("config", "check", "--limits", str(limits), "--tenants", str(tenants))
+    checked = ("config", "check", "--limits", str(limits), "--tenants", str(tenants))
+    fit, fit_told = await asyncio.gather(baton(*checked), baton(*checked, "--json"))
     limits.write_text(FAULTY)
-    faulty, nothing = await asyncio.gather(
+    faulty, nothing, told = await asyncio.gather(
         baton("config", "check", BATON_LIMITS_FILE=str(limits), BATON_TENANTS_FILE=str(tenants)),
         baton("config", "check"),
+        baton("config", "check", "--limits", str(limits), "--json"),
     )
 
-    assert (fit.status, fit.output) == (0, "No faults: 1 providers with 1 limits, 1 plans, 1 tenants.\n")
+    assert (fit.status, fit.output) == (0, "No faults: 1 providers, 1 limits, 1 plans, 1 tenants.\n")
     assert faulty.status == 1
     assert all(place in faulty.complaint for place in ("openai.limits.requests.unit", "openai.limits.tokens.limit"))
     assert nothing.status == 3
+    fine = {"ok": True, "faults": [], "providers": 1, "limits": 1, "plans": 1, "tenants": 1}
+    assert (fit_told.status, json.loads(fit_told.output)) == (0, fine)
+    faults = json.loads(told.output)["faults"]
+    assert (told.status, told.complaint, len(faults)) == (1, "", 2)
+    assert faults[0].startswith("limits: providers.openai.limits.requests.unit: ")
