@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,12 +13,8 @@ from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.errors import LimitExceeded
 from tests.chaos.limited import CONFIG
+from tests.chaos.processes import BOUND, Start, heard, processes_of, said
 from tests.store.limited import NOW
-
-PROGRAM = Path(__file__).with_name("limited.py")
-ROOT = PROGRAM.parents[2]
-BOUND = 30.0
-Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
@@ -32,36 +25,9 @@ async def valkey() -> AsyncIterator[EmbeddedValkey]:
 
 @pytest.fixture
 async def start(valkey: EmbeddedValkey) -> AsyncIterator[Start]:
-    """Starts users of the limits; whatever is left of them is killed in the end."""
-    started: list[asyncio.subprocess.Process] = []
-
-    async def begin(*args: str, clock_off: float = 0.0) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(PROGRAM),
-            valkey.url,
-            *args,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CLOCK_OFF": str(clock_off)},
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def heard(process: asyncio.subprocess.Process, word: str) -> list[str]:
-    assert process.stdout is not None
-    async with asyncio.timeout(BOUND):
-        while True:
-            line = (await process.stdout.readline()).decode().split()
-            assert line, f"the process ended before it said {word!r}"
-            if line[0] == word:
-                return line
+    """Starts users of the limits."""
+    async with processes_of("limited.py", valkey.url) as started:
+        yield started
 
 
 def most_in_a_window(taken: list[tuple[int, int]], window: int) -> int:
@@ -79,7 +45,7 @@ def most_in_a_window(taken: list[tuple[int, int]], window: int) -> int:
 async def test_no_window_holds_more_than_the_limit_allows_whatever_the_processes_do(start: Start) -> None:
     """Five processes hammer, one is killed and one stopped for a while; two have clocks that are an hour off."""
     offs = [0.0, 3600.0, -3600.0, 0.0, 0.0]
-    processes = [await start("hammer", "3", clock_off=off) for off in offs]
+    processes = [await start("hammer", "3", CLOCK_OFF=str(off)) for off in offs]
     await heard(processes[4], "ready")
     await asyncio.sleep(0.8)
     processes[3].kill()
@@ -88,9 +54,7 @@ async def test_no_window_holds_more_than_the_limit_allows_whatever_the_processes
     processes[4].send_signal(signal.SIGCONT)
     tokens: list[tuple[int, int]] = []
     for process in processes:
-        output, _ = await asyncio.wait_for(process.communicate(), BOUND)
-        for line in output.decode().splitlines():
-            what, cost, moment = line.split()
+        for what, cost, moment in await said(process):
             if what == "took":
                 tokens.append((int(moment), int(cost)))
     tokens.sort()

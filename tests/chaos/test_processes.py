@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -19,11 +16,7 @@ from redis.asyncio import Redis
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.settings import CoordinatorSettings
-
-CONTENDER = Path(__file__).with_name("contender.py")
-ROOT = CONTENDER.parents[2]
-BOUND = 20.0
-Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
+from tests.chaos.processes import BOUND, Start, heard, processes_of, said
 
 
 @pytest.fixture
@@ -34,37 +27,9 @@ async def valkey() -> AsyncIterator[EmbeddedValkey]:
 
 @pytest.fixture
 async def start(valkey: EmbeddedValkey) -> AsyncIterator[Start]:
-    """Starts contenders; whatever is left of them is killed in the end."""
-    started: list[asyncio.subprocess.Process] = []
-
-    async def begin(*args: str, ttl: float = 1.0) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(CONTENDER),
-            valkey.url,
-            *args,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TTL": str(ttl)},
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def heard(process: asyncio.subprocess.Process, word: str) -> float:
-    """The time at which the process said the word."""
-    assert process.stdout is not None
-    async with asyncio.timeout(BOUND):
-        while True:
-            line = (await process.stdout.readline()).decode().split()
-            assert line, f"the contender ended before it said {word!r}"
-            if line[0] == word:
-                return float(line[2])
+    """Starts contenders."""
+    async with processes_of("contender.py", valkey.url) as started:
+        yield started
 
 
 async def queued(coordinator: Coordinator, many: int) -> None:
@@ -82,10 +47,8 @@ async def test_the_time_with_the_floor_of_no_two_processes_overlaps(start: Start
     killed_at = time.monotonic()
     spans: list[tuple[float, float, int]] = []
     for process in processes:
-        output, _ = await asyncio.wait_for(process.communicate(), BOUND)
         began: dict[int, float] = {}
-        for line in output.decode().splitlines():
-            what, fence, at = line.split()
+        for what, fence, at in await said(process):
             if what == "in":
                 began[int(fence)] = float(at)
             elif what == "out":
@@ -105,7 +68,7 @@ async def test_a_waiter_that_is_killed_just_before_the_release_does_not_stop_the
 ) -> None:
     async with Coordinator.open(valkey.url, settings=CoordinatorSettings(floor_ttl=timedelta(seconds=30))) as here:
         lease = await here.room("call").floor.request("holder")
-        doomed = await start("wait", ttl=30)
+        doomed = await start("wait", TTL="30")
         await heard(doomed, "waiting")
         await queued(here, 1)
         heir = asyncio.create_task(here.room("call").floor.request("heir", timeout=None))
@@ -124,7 +87,7 @@ async def test_a_waiter_that_is_stopped_does_not_stop_the_queue_and_asks_again_w
 ) -> None:
     async with Coordinator.open(valkey.url, settings=CoordinatorSettings(floor_ttl=timedelta(seconds=30))) as here:
         lease = await here.room("call").floor.request("holder")
-        stopped = await start("wait", ttl=2)
+        stopped = await start("wait", TTL="2")
         await heard(stopped, "waiting")
         await queued(here, 1)
         heir = asyncio.create_task(here.room("call").floor.request("heir", timeout=None))
@@ -146,7 +109,7 @@ async def test_a_monitor_of_all_channels_does_not_count_as_a_waiter(start: Start
         await monitor.psubscribe("*")
         async with Coordinator.open(valkey.url, settings=CoordinatorSettings(floor_ttl=timedelta(seconds=30))) as here:
             lease = await here.room("call").floor.request("holder")
-            doomed = await start("wait", ttl=30)
+            doomed = await start("wait", TTL="30")
             await heard(doomed, "waiting")
             await queued(here, 1)
             heir = asyncio.create_task(here.room("call").floor.request("heir", timeout=None))
@@ -161,7 +124,7 @@ async def test_a_monitor_of_all_channels_does_not_count_as_a_waiter(start: Start
 
 async def test_an_expired_floor_of_a_killed_holder_goes_to_the_waiter(start: Start, valkey: EmbeddedValkey) -> None:
     async with Coordinator.open(valkey.url) as here:
-        dying = await start("wait", ttl=0.5)
+        dying = await start("wait", TTL="0.5")
         await heard(dying, "in")
         heir = asyncio.create_task(here.room("call").floor.request("heir", timeout=None))
         await queued(here, 1)
@@ -174,7 +137,7 @@ async def test_a_seeded_storm_of_stops_and_kills_leaves_a_free_floor(start: Star
     seed = random.randrange(10**6)
     print("seed", seed)
     chance = random.Random(seed)
-    processes = [await start("hammer", "2", ttl=0.5) for _ in range(4)]
+    processes = [await start("hammer", "2", TTL="0.5") for _ in range(4)]
     await heard(processes[3], "ready")
     for process in processes[:3]:
         await asyncio.sleep(chance.uniform(0.05, 0.2))

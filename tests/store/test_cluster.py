@@ -14,13 +14,12 @@ from coordination.coordinator import Coordinator
 from coordination.dev.checks import Finding, Verdict, check_redis
 from coordination.dev.ports import LOOPBACK
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.errors import HandoffRefused, StoreRefused, StoreUnavailable
-from coordination.handoff.context import HandoffContext
-from coordination.leases.lease import LossReason
+from coordination.errors import StoreRefused
 from coordination.settings import CoordinatorSettings
 from coordination.store.cluster import ClusterTopology
 from coordination.store.store import Store
-from tests.store.limited import FAILOVER, PROVIDER, TAKERS, take_all
+from tests.store.failovers import a_handoff_is_finished, a_limit_holds
+from tests.store.limited import PROVIDER
 from tests.store.servers import (
     BOUND,
     SERVED_WITHIN,
@@ -287,39 +286,18 @@ async def test_a_handoff_that_a_lost_node_interrupts_is_finished_afterwards(
     cluster: Cluster, here: Coordinator, there: Coordinator
 ):
     key = floor_key(here)
-    old = await here.room("call").floor.request("a", role="reception")
-    offer = await here.room("call").handoffs.offer(
-        old, to_role="billing", context=HandoffContext(), deadline=timedelta(seconds=30)
-    )
-    await there.room("call").handoffs.claim(offer.id, agent="b")
-    request = await there.room("call").handoffs.ready(offer.id, agent="b")
     primary = await cluster.owner(key)
 
-    primary.kill()
-    await cluster.promoted(key, primary)
-    async with asyncio.timeout(SERVED_WITHIN):
-        while True:
-            try:
-                fence = await here.room("call").handoffs.commit(old, offer.id)
-                break
-            except (HandoffRefused, StoreUnavailable):
-                # The new agent is not subscribed at the new primary yet: the floor stays where it was.
-                assert old.held
-                await asyncio.sleep(0.02)
-        lease = await there.room("call").floor.expect_grant("b", role="billing", request_id=request)
+    async def failover() -> None:
+        primary.kill()
+        await cluster.promoted(key, primary)
 
-    assert lease.fence == fence > old.fence
-    assert old.reason is LossReason.MOVED
-    await lease.release()
-    await nothing_left(here)
+    await a_handoff_is_finished(here, there, failover)
 
 
 async def test_a_limit_holds_when_its_node_is_lost_and_no_request_of_it_is_lost(
     cluster: Cluster, here: Coordinator, there: Coordinator
 ):
-    """What was on its way as the primary died is charged or not, which nobody can know: one request of each taker."""
-    for process in (here, there):
-        process.limits.configure(FAILOVER)
     key = here._store.keys.limits(PROVIDER).keys[0]
     primary = await cluster.owner(key)
 
@@ -327,7 +305,6 @@ async def test_a_limit_holds_when_its_node_is_lost_and_no_request_of_it_is_lost(
         primary.kill()
         await cluster.promoted(key, primary)
 
-    admitted = await take_all(here, there, failover=failover)
+    await a_limit_holds(here, there, failover)
 
-    assert abs(admitted - 60) <= TAKERS
     assert await eternal_keys(cluster) == []

@@ -12,12 +12,11 @@ from redis.asyncio.sentinel import Sentinel
 
 from coordination.coordinator import Coordinator
 from coordination.dev.ports import LOOPBACK
-from coordination.errors import HandoffRefused, InvalidSettings, StoreUnavailable
-from coordination.handoff.context import HandoffContext
+from coordination.errors import InvalidSettings, StoreUnavailable
 from coordination.leases.lease import LossReason
 from coordination.settings import CoordinatorSettings
 from coordination.store.store import Store
-from tests.store.limited import FAILOVER, TAKERS, take_all
+from tests.store.failovers import a_handoff_is_finished, a_limit_holds
 from tests.store.servers import (
     BOUND,
     SERVED_WITHIN,
@@ -187,32 +186,13 @@ async def test_of_two_holders_at_the_promoted_replica_the_one_with_the_higher_fe
 async def test_a_handoff_that_a_failover_interrupts_is_finished_afterwards(
     trio: SentinelTrio, here: Coordinator, there: Coordinator
 ):
-    old = await here.room("call").floor.request("a", role="reception")
-    context = HandoffContext(summary="wants a refund")
-    offer = await here.room("call").handoffs.offer(
-        old, to_role="billing", context=context, deadline=timedelta(seconds=30)
-    )
-    await there.room("call").handoffs.claim(offer.id, agent="b")
-    request = await there.room("call").handoffs.ready(offer.id, agent="b")
     primary = await trio.primary()
 
-    primary.kill()
-    await trio.promoted(primary)
-    async with asyncio.timeout(SERVED_WITHIN):
-        while True:
-            try:
-                fence = await here.room("call").handoffs.commit(old, offer.id)
-                break
-            except (HandoffRefused, StoreUnavailable):
-                # The new agent is not subscribed at the new primary yet: the floor stays where it was.
-                assert old.held
-                await asyncio.sleep(0.02)
-        lease = await there.room("call").floor.expect_grant("b", role="billing", request_id=request)
+    async def failover() -> None:
+        primary.kill()
+        await trio.promoted(primary)
 
-    assert lease.fence == fence > old.fence
-    assert old.reason is LossReason.MOVED
-    await lease.release()
-    await nothing_left(here)
+    await a_handoff_is_finished(here, there, failover)
 
 
 async def test_a_sentinel_that_hangs_or_is_gone_is_passed_over(whole_trio: SentinelTrio):
@@ -253,17 +233,13 @@ async def test_an_unknown_service_and_sentinels_that_are_not_there_are_named(who
 async def test_a_limit_holds_over_a_failover_and_no_request_of_it_is_lost(
     trio: SentinelTrio, here: Coordinator, there: Coordinator
 ):
-    """What was on its way as the primary died is charged or not, which nobody can know: one request of each taker."""
-    for process in (here, there):
-        process.limits.configure(FAILOVER)
     primary = await trio.primary()
 
     async def failover() -> None:
         primary.kill()
         await trio.promoted(primary)
 
-    admitted = await take_all(here, there, failover=failover)
+    await a_limit_holds(here, there, failover)
 
-    assert abs(admitted - 60) <= TAKERS
     assert here._store.connected
     assert there._store.connected
