@@ -219,7 +219,7 @@ async def _memory(store: Store, coordinator: Coordinator) -> Row:
     many = 5000
     for number in range(many):
         await coordinator.limits.reserve("rooms", requests=1, room=f"room-{number}")
-    key = f"{store.keys.limits('rooms').base}room"
+    key = store.keys.limits("rooms").keys[0]
     size, fields = await store.command("MEMORY", "USAGE", key, "SAMPLES", "0"), await store.command("HLEN", key)
     each = size / fields if fields else 0.0
     return Row(

@@ -50,9 +50,17 @@ class Admissions:
         self._queues: dict[str, Queue] = {}
         self.outage = Outage(self)
         self._away_since: float | None = None
+        self._charging: asyncio.Task[None] | None = None
         self._heartbeats: dict[str, Heartbeat] = {}
+        self._keys: dict[str, LimitKeys] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         store.subscriber.on_restored.append(self._restored)
+
+    def keys(self, provider: str) -> LimitKeys:
+        """Made once: checking the name and building the keys takes longer than the rest of a request."""
+        if provider not in self._keys:
+            self._keys[provider] = self.store.keys.limits(provider)
+        return self._keys[provider]
 
     def queue(self, request: LimitRequest) -> Queue:
         """This process's part of the queue for the request's provider."""
@@ -80,15 +88,25 @@ class Admissions:
         Raises `LimitExceeded` (it was not to wait), `LimitTimeout`, `StoreRefused`, and while Redis is away
         `LimitsUnavailable` where its policy is to let nothing pass. Cancelled, it leaves no charge.
         """
-        try:
-            if self.store.connected and (request.give_up is None or request.give_up > request.entered_at):
-                await self.queue(request).listen()
-            status, *fields = await self._ask(request)
-        except StoreUnavailable:
-            return await self.outage.admit(request)
+        while True:
+            try:
+                if self.outage.owes or self._charging is not None:
+                    await self._charge_first()
+                if self.store.connected and (request.give_up is None or request.give_up > request.entered_at):
+                    await self.queue(request).listen()
+                status, *fields = await self._ask(request)
+                break
+            except StoreUnavailable:
+                alone = await self.outage.admit(request)
+            if alone is not None:
+                return alone
         self._away_since = None
         if status == ADMITTED:
-            return await self._when_due(request, *fields)
+            variant, moment, delay = fields
+            admission = Admission(variant, moment)
+            if delay > 0:
+                await self.sleep_until_due(request, admission, delay)
+            return admission
         if status == REFUSED:
             request.held_up_by = fields[0]
             METRICS.limit_refused(request.shape.provider, request.limit)
@@ -129,14 +147,8 @@ class Admissions:
             self.withdraw(request)
             raise
 
-    async def _when_due(self, request: LimitRequest, variant: int, moment: int, delay: int) -> Admission:
-        """An admission may be told up to a quarter of a second before its moment."""
-        admission = Admission(variant=variant, moment=moment)
-        if delay > 0:
-            await self.sleep_until_due(request, admission, delay)
-        return admission
-
     async def sleep_until_due(self, request: LimitRequest, admission: Admission, delay: int) -> None:
+        """An admission may be told up to a quarter of a second before its moment."""
         request.waited = True
         try:
             await asyncio.sleep(delay / MICROSECONDS)
@@ -148,7 +160,7 @@ class Admissions:
         """The request was cancelled on its way: nothing of it may stay."""
         status, *fields = reply
         if status == ADMITTED:
-            self.give_back(request, Admission(variant=fields[0], moment=fields[1]))
+            self.give_back(request, Admission(*fields[:2]))
         elif status == QUEUED:
             self.withdraw(request)
 
@@ -192,18 +204,33 @@ class Admissions:
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def _restored(self) -> None:
-        """After a lost subscription an admission may have been missed: whoever waits asks again, one by one.
+        """After a lost subscription an admission may have been missed: whoever waits asks again, one by one."""
+        self.spawn(self._ask_all_again(), "baton-limit-return")
 
-        What this process admitted alone is charged first.
-        """
-        for keys, buckets in self.outage.owed():
-            self.spawn(self._charge(keys, buckets), "baton-limit-charge")
+    async def _ask_all_again(self) -> None:
+        await self._charge_first()
         for queue in self._queues.values():
             queue.repeat_all()
 
-    async def _charge(self, keys: tuple[str, ...], buckets: dict[tuple[str, str], int]) -> None:
+    async def _charge_first(self) -> None:
+        """Charges what this process admitted alone before it has anything else admitted: the first moments after an
+        outage do not come on top of it. Does nothing while Redis is away.
+        """
+        if self._charging is None and self.store.connected and self.outage.owes:
+            self._charging = self.spawn(self._charge_all(), "baton-limit-charge")
+        if self._charging is not None:
+            await asyncio.shield(self._charging)
+
+    async def _charge_all(self) -> None:
+        try:
+            for keys, buckets in self.outage.owed():
+                await self._charge(keys, buckets)
+        finally:
+            self._charging = None
+
+    async def _charge(self, keys: tuple[str, ...], buckets: dict[str, int]) -> None:
         base = keys[0].removesuffix("provider")
-        changes = [value for bucket, interval in buckets.items() for value in (*bucket, interval)]
+        changes = [value for field, interval in buckets.items() for value in ("r", field, interval)]
         try:
             await self.store.run(SETTLE, keys, (base, self.process, 0, 0, *changes), patience=1.0)
         except StoreError as error:
@@ -241,5 +268,5 @@ def _differences(checks: tuple[Check, ...], request: LimitRequest, used: Costs) 
         if not isinstance(check, Rate):
             changes += ("s", check.set, request.slot)
         elif difference := check.interval(used[check.unit]) - check.interval(request.costs[check.unit]):
-            changes += (check.hash, check.field, difference)
+            changes += ("r", check.field, difference)
     return changes

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from coordination.errors import CostAboveLimit
 from coordination.limits.config import RedisAway
@@ -27,8 +27,10 @@ class Rate:
 
     limit: str
     unit: Unit
-    hash: str
+    kind: str
+    """A scope's name, `guarantee` or `ceiling`."""
     field: str
+    """Of the hash of all buckets: limit and name; no limit's name begins with a slash, as those of other kinds do."""
     quantity: int
     """Thousandths of the unit in one period."""
     period: int
@@ -52,12 +54,12 @@ class Rate:
         kept: int = 0,
     ) -> Rate:
         """`kept`: how much of the burst is left in stock for others in any case."""
-        quantity, us = amount * FINEST, period // MICROSECOND
+        (kind, name), quantity, us = bucket, amount * FINEST, period // MICROSECOND
         return cls(
             limit=limit,
             unit=unit,
-            hash=bucket[0],
-            field=bucket[1],
+            kind=kind,
+            field=f"/{kind}/{name}" if kind in ("guarantee", "ceiling") else name,
             quantity=quantity,
             period=us,
             slack=max(burst - kept, 0) * FINEST * us // quantity,
@@ -80,6 +82,8 @@ class Slots:
 
 
 Check = Rate | Slots
+_Rated = tuple[int, Unit, int, int, int | None, bool]
+"""Place of its interval, unit, quantity, period, slack beside what is kept in stock, whether all share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,7 @@ class Shape:
         slots = tuple(replace(check, most=10**12) for check in self.ordinary if isinstance(check, Slots))
         return replace(self, guaranteed=(), ordinary=slots)
 
-    def prepared(self, costs: Costs, slot: str) -> tuple[int, int, list[str | int]]:
+    def prepared(self, costs: Costs, slot: str) -> tuple[int, int, list[Any]]:
         """What a request costs its tenant's share, and by how much it may be admitted ahead of its moment, both in
         microseconds; and its checks as the scripts take them.
 
@@ -123,30 +127,53 @@ class Shape:
         values of the first variant, those values, and those of the second; four a check.
         Raises `CostAboveLimit` for a cost that could never pass.
         """
-        ordinary: list[str | int] = []
+        values, rates, slots = self._template
+        values = values.copy()
         shared = most = 0
         horizon = HORIZON
+        for place, unit, quantity, period, stock, of_all in rates:
+            cost = costs[unit]
+            if cost > quantity:
+                raise CostAboveLimit(self.provider, self._limit_at(place), cost / FINEST, quantity / FINEST)
+            values[place] = interval = -(-cost * period // quantity)
+            if stock is not None:
+                ahead = min(max(stock - interval, 0), HORIZON)
+                values[place + 1], horizon = stock - ahead, min(horizon, ahead)
+            if interval > most:
+                most = interval
+            if of_all and interval > shared:
+                shared = interval
+        for place in slots:
+            values[place] = slot
+            if values[place - 1] < 1:
+                raise CostAboveLimit(self.provider, self._limit_at(place), 1, values[place - 1])
+        share = int((shared or most or 1_000_000) / self.weight) or 1
+        if self.guaranteed:
+            guaranteed = self._guaranteed(costs, slot)
+            values[0:1] = [len(guaranteed), *guaranteed]
+        return share, horizon, values
+
+    @cached_property
+    def _template(self) -> tuple[list[Any], tuple[_Rated, ...], tuple[int, ...]]:
+        """The values of the second variant behind a zero, with what every request has of them; where each rate's
+        interval belongs, and how it is computed; where the holder of slots belongs.
+        """
+        values: list[Any] = [0]
+        rates: list[_Rated] = []
+        slots: list[int] = []
         for check in self.ordinary:
             if isinstance(check, Slots):
-                if check.most < 1:
-                    raise CostAboveLimit(self.provider, check.limit, 1, check.most)
-                ordinary += ("s", check.set, check.most, slot)
-                continue
-            cost = costs[check.unit]
-            if cost > check.quantity:
-                raise CostAboveLimit(self.provider, check.limit, cost / FINEST, check.quantity / FINEST)
-            interval = -(-cost * check.period // check.quantity)
-            slack = check.slack
-            if check.beside_stock:
-                ahead = min(max(slack - interval, 0), HORIZON)
-                slack, horizon = slack - ahead, min(horizon, ahead)
-            ordinary += (check.hash, check.field, interval, slack)
-            most = interval if interval > most else most
-            if check.hash == "provider" and interval > shared:
-                shared = interval
-        share = int((shared or most or 1_000_000) / self.weight) or 1
-        guaranteed = self._guaranteed(costs, slot) if self.guaranteed else []
-        return share, horizon, [len(guaranteed), *guaranteed, *ordinary]
+                slots.append(len(values) + 3)
+                values += ("s", check.set, check.most, "")
+            else:
+                stock = check.slack if check.beside_stock else None
+                of_all = check.kind == "provider"
+                rates.append((len(values) + 2, check.unit, check.quantity, check.period, stock, of_all))
+                values += ("r", check.field, 0, check.slack)
+        return values, tuple(rates), tuple(slots)
+
+    def _limit_at(self, place: int) -> str:
+        return self.ordinary[(place - 1) // 4].limit
 
     def _guaranteed(self, costs: Costs, slot: str) -> list[str | int]:
         values: list[str | int] = []
@@ -155,8 +182,8 @@ class Shape:
                 values += ("s", check.set, check.most, slot)
                 continue
             interval = check.interval(costs[check.unit])
-            if check.hash == "guarantee" and interval > check.slack:
+            if check.kind == "guarantee" and interval > check.slack:
                 # More than the guaranteed burst is no part of the guarantee: it would use up what others are promised.
                 return []
-            values += (check.hash, check.field, interval, check.slack)
+            values += ("r", check.field, interval, check.slack)
         return values

@@ -29,7 +29,7 @@ def corrections(
     remaining: Mapping[str, float],
     units: tuple[str, ...],
 ) -> list[str | int]:
-    """Hash, field and microseconds for each bucket that has to be corrected. Raises `InvalidArgument`."""
+    """Field and microseconds for each bucket that has to be corrected. Raises `InvalidArgument`."""
     left = {_unit(name): amount(_unit(name), value, zero=True) for name, value in remaining.items()}
     closed = {_unit(name) for name in units} or set(Unit)
     if retry_after is not None and retry_after < timedelta(0):
@@ -43,7 +43,7 @@ def corrections(
         if rate.unit in left:
             ahead = max(ahead, rate.slack - rate.interval(min(left[rate.unit], rate.quantity)))
         if ahead > 0:
-            changes += (rate.hash, rate.field, ahead)
+            changes += (rate.field, ahead)
     return changes
 
 

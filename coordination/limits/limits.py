@@ -149,24 +149,14 @@ class Limits:
         that a limit needs), `StoreRefused`, and while Redis is away what the limit's policy says. Cancelled, it leaves
         no charge.
         """
-        costs = costs_of(
-            {
-                Unit.REQUESTS: requests,
-                Unit.TOKENS: tokens,
-                Unit.CHARACTERS: characters,
-                Unit.AUDIO_SECONDS: audio_seconds,
-                Unit.STREAMS: streams,
-            }
-        )
-        subject = Subject(
-            provider=provider, tenant=tenant, model=model, room=room, role=role, caller=caller, transfer=transfer
-        )
+        costs = costs_of(requests, tokens, characters, audio_seconds, streams)
+        subject = Subject(provider, tenant, model, room, role, caller, transfer)
         return Reserving(lambda: self._reserve(subject, costs, priority, timeout))
 
     async def _reserve(self, subject: Subject, costs: Costs, priority: int, timeout: timedelta | None) -> Reservation:
         if not self._control.loaded:
             await self._control.start()
-        shape = self._shapes.of(subject, frozenset(costs))
+        shape = self._shapes.of(subject, tuple(costs))
         rid = self._new_id()
         request = self._request(shape, costs, rid, rid, priority, timeout, None)
         admission = await self._admit(request)
@@ -205,7 +195,7 @@ class Limits:
         now = asyncio.get_running_loop().time()
         return LimitRequest(
             id=rid,
-            keys=self._store.keys.limits(shape.provider),
+            keys=self._engine.keys(shape.provider),
             shape=shape,
             costs=costs,
             slot=slot,
@@ -219,7 +209,7 @@ class Limits:
     def _keep(self, reservation: R) -> R:
         """Keeps the slots of a reservation alive, if it has any."""
         if reservation.holds_slots:
-            self._engine.heartbeat(self._store.keys.limits(reservation.provider)).hold(reservation)
+            self._engine.heartbeat(self._engine.keys(reservation.provider)).hold(reservation)
         return reservation
 
     # -- calls --------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ class Queue:
         if self._backstop is not None:
             # The pump runs.
             self._look_at(loop.time() + SILENCE)
-        admission = Admission(variant=int(variant), moment=int(moment))
+        admission = Admission(int(variant), int(moment))
         self._resolve(request, admission, int(delay))
 
     def _resolve(self, request: LimitRequest, admission: Admission, delay: int) -> None:
@@ -194,7 +194,7 @@ class Queue:
                 self._look_at(asyncio.get_running_loop().time() + SILENCE)
                 return
             if status == ADMITTED:
-                self._resolve(request, Admission(variant=fields[0], moment=fields[1]), fields[2])
+                self._resolve(request, Admission(*fields[:2]), fields[2])
             else:
                 self._queued(request, *fields)
 
@@ -217,7 +217,9 @@ class Queue:
 
     async def _decide(self, request: LimitRequest) -> None:
         try:
-            _set(request, await self._engine.outage.admit(request))
+            admission = await self._engine.outage.admit(request)
+            if admission is not None:
+                _set(request, admission)
         except LimitError as error:
             if request.admitted is not None and not request.admitted.done():
                 request.admitted.set_exception(error)

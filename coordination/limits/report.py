@@ -24,7 +24,7 @@ async def report(store: Store, keys: LimitKeys, shapes: Shapes, provider: str, s
     rates = [check for check in checks if isinstance(check, Rate)]
     slots = [check for check in checks if isinstance(check, Slots)]
     minutes = max(1, min(int(span.total_seconds() // 60), MOST_MINUTES))
-    buckets = [value for rate in rates for value in (rate.hash, rate.field)]
+    buckets = [rate.field for rate in rates]
     args = (keys.base, keys.usage, minutes, len(rates), *buckets, *(each.set for each in slots))
     reply: list[Any] = await store.run(SHOW, keys.keys, args)
     now, _, waiting, full, taken, processes, counts = reply

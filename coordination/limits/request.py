@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from coordination.ids import ProcessId, RequestId
 from coordination.limits.buckets import Shape
@@ -15,8 +16,7 @@ from coordination.store.keys import LimitKeys
 MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(NamedTuple):
     """That a request was admitted."""
 
     variant: int

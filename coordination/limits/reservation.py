@@ -25,7 +25,7 @@ class Reservation:
     took of a bucket comes back with time alone.
     """
 
-    __slots__ = ("_admission", "_closed", "_engine", "_request", "_used", "lost", "waited")
+    __slots__ = ("_admission", "_closed", "_engine", "_lost", "_request", "_used", "waited")
 
     def __init__(self, engine: Admissions, request: LimitRequest, admission: Admission) -> None:
         self._engine = engine
@@ -35,8 +35,7 @@ class Reservation:
         self._closed = False
         self.waited = asyncio.get_running_loop().time() - request.entered_at
         """Seconds from the call to the admission."""
-        self.lost = asyncio.Event()
-        """Set when a slot that it holds is no longer its own: another may have it. Streams and calls only."""
+        self._lost: asyncio.Event | None = None
 
     @property
     def provider(self) -> str:
@@ -60,6 +59,13 @@ class Reservation:
     def slot(self) -> str:
         """What its slots are held under."""
         return self._request.slot
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when a slot that it holds is no longer its own: another may have it. Streams and calls only."""
+        if self._lost is None:
+            self._lost = asyncio.Event()
+        return self._lost
 
     @property
     def waited_for_turn(self) -> bool:
@@ -117,7 +123,7 @@ class Reservation:
     async def admit_again(self) -> None:
         """Asks for its slots once more, and for nothing else. Raises `LimitExceeded` if they are taken."""
         admission = await self._engine.admit(self._request.for_slots_again())
-        self._admission = Admission(variant=admission.variant, moment=self._admission.moment)
+        self._admission = Admission(admission.variant, self._admission.moment)
 
     async def close(self) -> None:
         """Sends what was settled, and frees its slots. Safe to call twice; cancelled, it is sent all the same."""

@@ -42,7 +42,7 @@ class Shapes:
         # Rooms and callers come and go: the oldest are forgotten.
         self.of = lru_cache(maxsize=4096)(self._of)
 
-    def _of(self, subject: Subject, units: frozenset[Unit]) -> Shape:
+    def _of(self, subject: Subject, units: tuple[Unit, ...]) -> Shape:
         """The checks of a kind of request.
 
         Raises `UnknownProvider`, `UnknownTenant`, `TenantBlocked`, `InvalidName`, `InvalidArgument` for a limit whose
@@ -229,4 +229,4 @@ def _ceiling(name: str, limit: Limit, parts: _Parts, subject: Subject) -> list[C
 
 
 def _is_guarantee(check: Check) -> bool:
-    return check.hash == "guarantee" if isinstance(check, Rate) else "/guarantee/" in check.set
+    return check.kind == "guarantee" if isinstance(check, Rate) else "/guarantee/" in check.set

@@ -60,10 +60,16 @@ def amount(unit: Unit, value: float, *, zero: bool = False) -> int:
     return math.ceil(value * FINEST)
 
 
-def costs_of(values: dict[Unit, float | None]) -> Costs:
-    """What a request costs. Raises `InvalidArgument` for an amount that is 0, negative or no number, or none at all."""
+_UNITS: Final = tuple(Unit)
+
+
+def costs_of(*amounts: float | None) -> Costs:
+    """What a request costs, from an amount for each unit, in their order.
+
+    Raises `InvalidArgument` for an amount that is 0, negative or no number, or none at all.
+    """
     costs: Costs = {}
-    for unit, value in values.items():
+    for unit, value in zip(_UNITS, amounts, strict=True):
         if value is not None:
             costs[unit] = value * FINEST if type(value) is int and value > 0 else amount(unit, value)
     if not costs:

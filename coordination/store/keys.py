@@ -161,8 +161,9 @@ class RoomKeys:
 class LimitKeys:
     """The keys of one provider's limits, all on one slot; `base` ends with the hash tag and a colon.
 
-    own      hash: buckets of scope `provider` (`<limit>/` -> theoretical arrival time in us); while somebody waits also
-             n (how many), pump (the process that admits), due (when it looks next)
+    own      hash: all buckets (`<limit>/<name>` -> theoretical arrival time in us; a tenant's parts of a limit are
+             `/guarantee/<limit>/<tenant>` and `/ceiling/…`); while somebody waits also n (how many), pump (the process
+             that admits), due (when it looks next)
     waiters  hash: request id -> what an admission needs to know of it
     tenants  sorted set: tenants that wait, score = start tag
     granted  sorted set: requests that were pushed, score = moment of the admission; the last 30 s of them
@@ -170,9 +171,8 @@ class LimitKeys:
     beats    sorted set: processes that use the provider, score = server time of their last sign of life
     usage    prefix of hashes: what was used in one minute, by tenant; an hour each
 
-    Further keys that scripts build behind `base`: `<scope>`, `guarantee`, `ceiling` (hashes of other buckets,
-    `<limit>/<name>` -> as above), `q:<tenant>` (sorted set: a tenant's queue, score = -priority), `s:<limit>/<name>`
-    (sorted set: slots that are held, score = when they end unless renewed), `p:<process>` (channel).
+    Further keys that scripts build behind `base`: `q:<tenant>` (sorted set: a tenant's queue, score = -priority),
+    `s:<limit>/<name>` (sorted set: slots that are held, score = when they end unless renewed), `p:<process>` (channel).
     """
 
     base: str

@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 
 from coordination.coordinator import Coordinator
-from coordination.errors import CostAboveLimit, InvalidArgument, InvalidName, LimitExceeded, UnknownProvider
+from coordination.errors import (
+    CostAboveLimit,
+    InvalidArgument,
+    InvalidName,
+    LimitExceeded,
+    UnknownProvider,
+    UnknownTenant,
+)
 from coordination.limits.config import LimitsConfig
+from coordination.limits.units import Scope, Unit
 from coordination.store import Store
+from coordination.store.wire import Wire
 from tests.store.limited import NOW, configure, passes, rate
 
 
@@ -149,6 +158,88 @@ async def test_each_name_of_a_scope_has_a_bucket_of_its_own(coordinator: Coordin
     assert not await passes(coordinator, requests=1, model="tiny", tenant="acme")
 
 
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.PROVIDER])
+async def test_every_scope_counts_by_the_names_of_its_own(coordinator: Coordinator, scope: Scope) -> None:
+    limit(coordinator, each=rate(limit=1, scope=scope.value))
+    names: dict[str, Any] = {"tenant": "t", "model": "m", "room": "r", "role": "o", "caller": "c"}
+    others = {name: "other" for name in names if name != scope.value}
+
+    assert await passes(coordinator, requests=1, **names)
+    assert not await passes(coordinator, requests=1, **{**others, scope.value: names[scope.value]})
+    assert await passes(coordinator, requests=1, **{**names, scope.value: "another"})
+
+
+@pytest.mark.parametrize(
+    ("unit", "cost", "passing"),
+    [(Unit.REQUESTS, 1, 3), (Unit.TOKENS, 40, 2), (Unit.CHARACTERS, 33, 3), (Unit.AUDIO_SECONDS, 33.3, 3)],
+)
+async def test_every_unit_is_counted_as_it_is_named(
+    coordinator: Coordinator, unit: Unit, cost: float, passing: int
+) -> None:
+    size = 3 if unit is Unit.REQUESTS else 100
+    limit(coordinator, some=rate(unit.value, size, burst=size))
+
+    passed = [await passes(coordinator, **{unit.value: cost}) for _ in range(4)]
+
+    assert passed == [True] * passing + [False] * (4 - passing)
+
+
+async def test_a_tenant_that_is_not_listed_has_the_plan_for_that_or_is_refused(coordinator: Coordinator) -> None:
+    limits = {"providers": {"p": {"limits": {"all": rate(limit=100, burst=50)}}}}
+    ceiling = {"ceilings": {"p": {"all": {"limit": 2, "burst": 2}}}}
+
+    for unknown, passing in (("small", 2), (None, 3)):
+        tenants = {"plans": {"small": ceiling}, "unknown": unknown}
+        coordinator.limits.configure(LimitsConfig.parse(limits, tenants))
+        passed = [await passes(coordinator, tenant=f"new-{unknown}", requests=1) for _ in range(3)]
+        assert passed == [True] * passing + [False] * (3 - passing)
+    coordinator.limits.configure(LimitsConfig.parse(limits, {"unknown": "refuse"}))
+
+    with pytest.raises(UnknownTenant, match="new"):
+        await coordinator.limits.reserve("p", tenant="new", requests=1)
+    with pytest.raises(UnknownTenant):
+        await coordinator.limits.call("room", tenant="new")
+
+
+async def test_calls_of_the_same_moment_leave_together(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone call is written at once; of many, the first one is, and the others in one piece behind it."""
+    limit(coordinator, all=rate(limit=1000, burst=1000))
+    await coordinator.limits.reserve("p", requests=1, timeout=NOW)
+    writes: list[int] = []
+    write = Wire.write
+
+    def counted(wire: Wire, data: bytes) -> None:
+        writes.append(data.count(b"EVALSHA"))
+        write(wire, data)
+
+    monkeypatch.setattr(Wire, "write", counted)
+    await asyncio.gather(*(coordinator.limits.reserve("p", requests=1, timeout=NOW) for _ in range(50)))
+
+    assert writes == [1, 49]
+
+
+async def test_metrics_are_by_provider_and_limit_and_never_by_tenant(coordinator: Coordinator) -> None:
+    from prometheus_client import REGISTRY
+
+    limit(coordinator, few=rate(limit=10, burst=1))
+    await coordinator.limits.reserve("p", requests=1, tenant="secret", room="secret")
+    before = REGISTRY.get_sample_value("baton_limit_admissions_total", {"provider": "p"})
+    refused = REGISTRY.get_sample_value("baton_limit_refusals_total", {"provider": "p", "limit": "few"}) or 0
+    limit(coordinator, few=rate(limit=10, burst=10))
+    await coordinator.limits.reserve("p", requests=1, tenant="secret", caller="secret")
+    limit(coordinator, few=rate(limit=10, burst=1))
+    assert not await passes(coordinator, requests=9, tenant="secret")
+
+    assert before is not None
+    assert REGISTRY.get_sample_value("baton_limit_admissions_total", {"provider": "p"}) == before + 1
+    assert REGISTRY.get_sample_value("baton_limit_refusals_total", {"provider": "p", "limit": "few"}) == refused + 1
+    samples = [each for metric in REGISTRY.collect() if "baton_limit" in metric.name for each in metric.samples]
+    assert {label for each in samples for label in each.labels} <= {"provider", "limit", "le"}
+    assert "secret" not in {value for each in samples for value in each.labels.values()}
+
+
 async def test_a_name_that_a_limit_needs_must_be_given(coordinator: Coordinator) -> None:
     limit(coordinator, each=rate(scope="room"))
 
@@ -173,8 +264,7 @@ async def test_buckets_that_are_full_again_do_not_pile_up(coordinator: Coordinat
     for number in range(2000):
         await coordinator.limits.reserve("p", requests=1, room=f"room-{number}")
 
-    (key,) = await store.command("KEYS", "*}:room")
-    assert await store.command("HLEN", key) < 400
+    assert await store.command("HLEN", store.keys.limits("p").keys[0]) < 400
 
 
 async def test_a_request_that_is_cancelled_in_flight_leaves_no_charge(coordinator: Coordinator) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -111,36 +110,128 @@ async def test_those_who_wait_go_by_the_policy_when_redis_goes(server: EmbeddedV
         await asyncio.wait_for(refused, 5)
 
 
-async def test_load_goes_on_through_an_outage_and_there_is_no_herd_after_it(
-    server: EmbeddedValkey, client: Coordinator
-) -> None:
-    """What was admitted alone is charged when Redis is back: there is no second burst on top of it."""
-    configure(client, limits={"few": rate(limit=1000, burst=100)})
-    admitted: list[Any] = []
+class Load:
+    """Ten tasks that ask for more than there is, and what became of their requests."""
 
-    async def load() -> None:
+    def __init__(self, client: Coordinator) -> None:
+        self.shared, self.alone, self.refused = 0, 0, list[LimitError]()
+        self._tasks = [asyncio.create_task(self._ask(client)) for _ in range(10)]
+
+    async def _ask(self, client: Coordinator) -> None:
         while True:
             try:
-                admitted.append(await client.limits.reserve(PROVIDER, requests=1, timeout=timedelta(seconds=0.05)))
-            except LimitError:
+                each = await client.limits.reserve(PROVIDER, requests=1, timeout=timedelta(seconds=0.05))
+            except LimitError as error:
+                self.refused.append(error)
+            else:
+                self.alone, self.shared = self.alone + each.local, self.shared + (not each.local)
+            await asyncio.sleep(0.005)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not ready():
                 await asyncio.sleep(0.01)
 
-    tasks = [asyncio.create_task(load()) for _ in range(10)]
-    await asyncio.sleep(0.3)
-    await away(server, client)
-    await asyncio.sleep(0.5)
-    await back(server, client)
-    await asyncio.sleep(0.5)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    alone = [each for each in admitted if each.local]
-    assert alone
-    # The burst before, this process's share while the server (which forgot all) was away, and next to nothing after.
-    assert len(admitted) <= 100 + len(alone) + 15
-    with pytest.raises(LimitExceeded):
-        await client.limits.reserve(PROVIDER, requests=1, timeout=NOW)
+
+@pytest.mark.parametrize(
+    ("policy", "alone", "at_most", "after"),
+    [
+        # The server comes back without a memory, so its burst is whole again.
+        ("fail_closed", 0, 0, 100),
+        # One process: its share is the whole of the limit, once.
+        ("local_share", 100, 102, 2),
+        ("fail_open", 150, 10_000, 2),
+    ],
+)
+async def test_load_goes_on_through_an_outage_by_its_policy_and_there_is_no_herd_after_it(
+    server: EmbeddedValkey, client: Coordinator, policy: str, alone: int, at_most: int, after: int
+) -> None:
+    """What was admitted alone is charged before anything else is, when Redis is back: no second burst on top of it."""
+    configure(client, limits={"few": rate(limit=1000, burst=100, redis_away=policy)})
+    load = Load(client)
+    await load.until(lambda: load.shared >= 100)
+    await away(server, client)
+    before, refused = load.shared, len(load.refused)
+    await load.until(lambda: load.alone >= alone and (alone > 100 or len(load.refused) > refused + 20))
+    told = load.refused[refused:]
+    await back(server, client)
+    refused = len(load.refused)
+    await load.until(lambda: len(load.refused) > refused + 30)
+    await load.stop()
+
+    assert alone <= load.alone <= at_most
+    assert load.shared - before <= after + 2
+    if policy == "fail_closed":
+        assert load.shared > before, "it goes on when Redis is back"
+        assert any(isinstance(each, LimitsUnavailable) for each in told)
+    else:
+        with pytest.raises(LimitExceeded):
+            await client.limits.reserve(PROVIDER, requests=1, timeout=NOW)
+
+
+async def test_a_share_of_streams_is_no_more_while_redis_is_away_however_long_somebody_waits(
+    server: EmbeddedValkey, client: Coordinator
+) -> None:
+    configure(client, limits={"open": streams(1)})
+    await away(server, client)
+    held = await client.limits.reserve(PROVIDER, streams=1)
+    waiting = [asyncio.ensure_future(client.limits.reserve(PROVIDER, streams=1, timeout=None)) for _ in range(2)]
+    await asyncio.sleep(1.3)
+    assert not any(task.done() for task in waiting)
+
+    await held.close()
+    done, left = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+
+    (admitted,) = [task.result() for task in done]
+    assert admitted.local
+    # The other one asks Redis when it is back, and waits there if the first was admitted again before it.
+    await back(server, client)
+    (waits,), waiters = left, client._store.keys.limits(PROVIDER).keys[1]
+    async with asyncio.timeout(10):
+        while not waits.done() and not await client._store.command("EXISTS", waiters):
+            await asyncio.sleep(0.01)
+        await admitted.close()
+        last = await waits
+    assert not last.local
+
+
+async def test_all_who_wait_ask_again_once_when_their_connections_are_back(
+    server: EmbeddedValkey, client: Coordinator
+) -> None:
+    async with Coordinator.open(server.url) as other, Coordinator.open(server.url) as judge:
+        configure(client, other, limits={"open": streams(1)})
+        await client.limits.reserve(PROVIDER, streams=1)
+        many = [
+            asyncio.ensure_future((client, other)[number % 2].limits.reserve(PROVIDER, streams=1, timeout=None))
+            for number in range(200)
+        ]
+        store = judge._store
+        waiters = store.keys.limits(PROVIDER).keys[1]
+
+        async def scripts() -> int:
+            stats = (await store.command("INFO", "commandstats")).decode()
+            return sum(int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if "_eval" in line)
+
+        async with asyncio.timeout(20):
+            while await store.command("HLEN", waiters) < 200:
+                await asyncio.sleep(0.01)
+            await store.command("CONFIG", "RESETSTAT")
+            for kind in ("pubsub", "normal"):
+                await store.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            while await scripts() < 200:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+
+        # Each once; heartbeats and looks of the pump beside them.
+        assert 200 <= await scripts() <= 1.2 * 200
+        for task in many:
+            task.cancel()
+        await asyncio.wait(many)
 
 
 async def test_an_outage_delays_only_its_first_requests(server: EmbeddedValkey, client: Coordinator) -> None:

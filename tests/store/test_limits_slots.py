@@ -88,6 +88,22 @@ async def test_handoffs_may_use_the_margin(coordinator: Coordinator) -> None:
     assert not await passes(coordinator, streams=1, transfer=True)
 
 
+async def test_a_limit_of_streams_that_is_lowered_below_its_use_cuts_nobody_off(coordinator: Coordinator) -> None:
+    configure(coordinator, limits={"open": streams(3)})
+    held = [await coordinator.limits.reserve(PROVIDER, streams=1) for _ in range(3)]
+    configure(coordinator, limits={"open": streams(1)})
+
+    await heartbeat(coordinator).beat_once()
+    assert not any(each.lost.is_set() for each in held)
+    passed: list[bool] = []
+    for each in held:
+        passed.append(await passes(coordinator, streams=1))
+        await each.close()
+
+    assert passed == [False] * 3
+    assert await passes(coordinator, streams=1)
+
+
 async def test_a_slot_of_a_dead_process_goes_to_the_one_that_waits(
     coordinator: Coordinator, other: Coordinator
 ) -> None:

@@ -1,8 +1,8 @@
 -- Shared by all scripts of the limits; lib/quick has a short form of it. KEYS 1..5 (all of one provider, on one slot): its
--- own hash (buckets of the scope `provider`, and n: how many wait, pump, due, lost), waiters, tenants, granted, fair.
+-- own hash (all buckets, and n: how many wait, pump, due), waiters, tenants, granted, fair.
 -- ARGV 1: what every other key of the provider begins with.
 --
--- A check is four values: hash, field, interval, slack for a rate; 's', set, most, id for slots. All rates are in
+-- A check is four values: 'r', field, interval, slack for a rate; 's', set, most, id for slots. All rates are in
 -- microseconds: the interval is what the request takes of the bucket, the slack what a full bucket holds, the field the
 -- theoretical arrival time (GCRA, ITU-T I.371): the moment at which the bucket is full again. Whole microseconds since
 -- 1970 have 16 digits and stay exact in a double (2^53) until the year 2255.
@@ -25,47 +25,45 @@ end
 
 local levels = {}
 
-local function level(hash, field)
-  local name = hash .. '\n' .. field
-  local tat = levels[name]
+local function level(field)
+  local tat = levels[field]
   if not tat then
-    tat = tonumber(redis.call('HGET', ARGV[1] .. hash, field) or 0)
-    levels[name] = tat
+    tat = tonumber(redis.call('HGET', KEYS[1], field) or 0)
+    levels[field] = tat
   end
   return tat
 end
 
--- A bucket that is full is the same as none: each new one takes up to two full ones of its hash away.
-local function make_room(key, now)
-  local some = redis.call('HRANDFIELD', key, 2, 'WITHVALUES')
+-- A bucket that is full is the same as none: each new one takes up to two full ones away.
+local function make_room(now)
+  local some = redis.call('HRANDFIELD', KEYS[1], 2, 'WITHVALUES')
   for i = 1, #some, 2 do
     local tat = tonumber(some[i + 1])
     if tat and tat > SLICE and tat <= now and string.find(some[i], '/', 1, true) then
-      redis.call('HDEL', key, some[i])
+      redis.call('HDEL', KEYS[1], some[i])
     end
   end
 end
 
 -- The lifetime is written once per slice of bucket time, not with every charge: it is always at least a slice longer
 -- than the bucket is not full.
-local function set_level(hash, field, before, after, now)
-  local key = ARGV[1] .. hash
-  if before == 0 then make_room(key, now) end
-  redis.call('HSET', key, field, digits(after))
+local function set_level(field, before, after, now)
+  if before == 0 then make_room(now) end
+  redis.call('HSET', KEYS[1], field, digits(after))
   if math.floor(before / SLICE) ~= math.floor(after / SLICE) then
-    lengthen(key, math.ceil(math.max(after - now, 0) / 1000) + KEEP)
+    lengthen(KEYS[1], math.ceil(math.max(after - now, 0) / 1000) + KEEP)
   end
-  levels[hash .. '\n' .. field] = after
+  levels[field] = after
 end
 
 -- Gives a part of a bucket that is not full back. Never more than makes it full, for what has drained away meanwhile cannot
 -- be given back, and never beyond what the provider said of it: that counts until it is over.
 local FLOOR = '\tsaid'
-local function give_back(hash, field, less, now)
-  local before = level(hash, field)
+local function give_back(field, less, now)
+  local before = level(field)
   if before <= now then return end
-  local said = redis.call('HGET', ARGV[1] .. hash, field .. FLOOR)
-  set_level(hash, field, before, math.max(before - less, now, tonumber(said or 0)), now)
+  local said = redis.call('HGET', KEYS[1], field .. FLOOR)
+  set_level(field, before, math.max(before - less, now, tonumber(said or 0)), now)
 end
 
 -- When a slot may be free: never within the horizon while all are taken, for the one that ends first may be renewed.
@@ -86,7 +84,7 @@ local function passes_at(c, first, last, now)
       t = slot_at(c[i + 1], c[i + 2], c[i + 3], now)
     else
       -- A request above the slack passes when the bucket is full.
-      t = level(c[i], c[i + 1]) - math.max(c[i + 3] - c[i + 2], 0)
+      t = level(c[i + 1]) - math.max(c[i + 3] - c[i + 2], 0)
     end
     if t > at then at, worst = t, i end
   end
@@ -101,8 +99,8 @@ local function take(c, first, last, at, now)
       redis.call('ZADD', key, digits(now + SLOT_LIFE), c[i + 3])
       redis.call('PEXPIRE', key, SLOT_LIFE / 1000 + 1000)
     else
-      local before = level(c[i], c[i + 1])
-      set_level(c[i], c[i + 1], before, math.max(before, at) + c[i + 2], now)
+      local before = level(c[i + 1])
+      set_level(c[i + 1], before, math.max(before, at) + c[i + 2], now)
     end
   end
 end

@@ -116,7 +116,7 @@ end
 -- what needs other buckets is not held up.
 local function closed_by(w, closed)
   for i = w.split + 1, #w, 4 do
-    if closed[w[i] .. '\n' .. w[i + 1]] then return true end
+    if closed[w[i + 1]] then return true end
   end
   return false
 end
@@ -139,7 +139,7 @@ local function give_in_turn(t, now, own, result, closed)
       end
       return t.deaf < MOST_DEAF
     else
-      closed[w[worst] .. '\n' .. w[worst + 1]] = true
+      closed[w[worst + 1]] = true
       result.next = math.min(result.next, look_at(at, w.horizon))
     end
   end

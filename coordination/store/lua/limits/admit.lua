@@ -11,18 +11,14 @@
 --@include quick
 local split = 9 + ARGV[9]
 local horizon, life = tonumber(ARGV[8]), tonumber(ARGV[6])
-local waiting = redis.call('HGET', KEYS[1], 'n')
 
-if split > 9 and (not waiting or redis.call('EXISTS', base .. 'q:' .. ARGV[4]) == 0) then
-  -- Within its guarantee a tenant passes all others; only its own go before it.
-  if admit_at_once(10, split, 0) then return {1, 1, now, 0} end
-end
-if not waiting then
-  local at = admit_at_once(split + 1, #ARGV, life > 0 and horizon or 0)
-  if at then return {1, 2, at, at - now} end
-end
+-- Within its guarantee a tenant passes all others; only its own go before it.
+if split > 9 and admit_at_once(10, split, 0, base .. 'q:' .. ARGV[4]) then return {1, 1, now, 0} end
+local at_once = admit_at_once(split + 1, #ARGV, life > 0 and horizon or 0)
+if at_once then return {1, 2, at_once, at_once - now} end
 --@include buckets
 --@include queue
+local waiting = redis.call('HGET', KEYS[1], 'n')
 if split > 9 and (not waiting or redis.call('EXISTS', queue_of(ARGV[4])) == 0) then
   if passes_at(ARGV, 10, split, now) == now then
     take(ARGV, 10, split, now, now)

@@ -19,7 +19,7 @@ for variant = 1, 2 do
       if ARGV[i] == 's' then
         redis.call('ZREM', ARGV[1] .. ARGV[i + 1], ARGV[i + 3])
       else
-        give_back(ARGV[i], ARGV[i + 1], ARGV[i + 2], now)
+        give_back(ARGV[i + 1], ARGV[i + 2], now)
       end
     end
   end
