@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -57,7 +57,7 @@ class Room:
         self._changes = Changes(store.subscriber, keys.everyone, also=lambda: engine.listen(keys.floor))
         self.floor = Floor(engine, keys, self._changes, name=name, silencer=silencer, ttl=floor_ttl, keep=keep)
         self.roster = Roster(store, keys, engine.process, self._changes)
-        self._memory = Memory(engine, keys, self.floor.own_fence)
+        self._memory = Memory(engine, keys, self.floor.own_fence, self._changes)
         self.context = SharedContext(store, keys, self._changes, name=name, memory=self._memory)
         self.turns = TurnLog(store, keys, self._changes, name=name, memory=self._memory)
         self.events = Events(store, keys, self._changes)
@@ -73,6 +73,21 @@ class Room:
         handoff = await self.handoffs.current()
         if handoff is not None and handoff.open and handoff.to_agent == agent:
             await self.handoffs.abort(handoff.id, reason=reason)
+
+    async def forget(self) -> None:
+        """Erases context and turn log as they are now, for good; the call goes on. Raises `StoreError`.
+
+        No process puts back what it remembers of them, also when Redis comes back empty.
+        """
+        await self._memory.erase()
+
+    async def restore(self) -> None:
+        """Puts back what the store has forgotten and this process knows, if it holds the floor. Raises nothing."""
+        await self._memory.restore()
+
+    def on_return(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Calls `told` whenever the store was lost and is there again; returns what ends that."""
+        return self._changes.on_return(told)
 
     async def close(self) -> None:
         """Leaves: memberships end, leases are given back, channels are unsubscribed. What is shared stays."""

@@ -6,6 +6,7 @@ Invariant: what others put there survives us. Foreign keys are kept, never read,
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from coordination.errors import CoordinationError
+
+logger = logging.getLogger(__name__)
 
 KEY = "baton"
 VERSION = 1
@@ -69,6 +72,19 @@ def open_envelope(text: str, *, what: str, room: str) -> Envelope:
         raise MetadataError(what, room, f"it is a JSON {type(whole).__name__}, not an object", remedy)
     items = cast("dict[str, JsonValue]", whole)
     return Envelope(ours=items.get(KEY), foreign={key: value for key, value in items.items() if key != KEY})
+
+
+def object_or_nothing(text: str, *, what: str, room: str) -> str:
+    """The text of a JSON object as it is, and "" for anything else: an application may keep there what it likes.
+
+    Nothing of ours can be in what is no object, so a call is served as if nothing stood there; that is logged.
+    """
+    try:
+        open_envelope(text, what=what, room=room)
+    except MetadataError as fault:
+        logger.warning("%s Until then Baton reads nothing from there, and writes nothing.", fault)
+        return ""
+    return text
 
 
 OursT = TypeVar("OursT", bound=Ours)

@@ -60,6 +60,8 @@ class History:
     def __init__(self, turns: TurnLog, *, mine: Collection[TurnId]) -> None:
         self._turns, self._mine = turns, mine
         self._added: set[TurnId] = set()
+        self.before: Sequence[Turn] = ()
+        """What was said before the log begins, because Redis has lost it."""
 
     def added(self, turn: TurnId) -> None:
         """The session learned of a turn on another way."""
@@ -72,7 +74,7 @@ class History:
 
         Returns the turns that were added. May be called again: nothing is added twice.
         """
-        new = unseen(await self._turns.read(), {*self._mine, *self._added})
+        new = unseen((*self.before, *await self._turns.read()), {*self._mine, *self._added})
         self._added.update(turn.id for turn in new)
         if not new and continuation is None:
             return []

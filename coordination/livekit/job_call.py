@@ -8,7 +8,7 @@ from livekit.protocol import agent as agent_pb
 
 from coordination.ids import RoleName, RoomName, Tenant
 from coordination.livekit.dispatch import DispatchMetadata
-from coordination.livekit.envelope import open_envelope
+from coordination.livekit.envelope import object_or_nothing, open_envelope
 from coordination.livekit.identity import TenantSources, resolve_tenant
 from coordination.livekit.record import SessionRecord
 
@@ -32,13 +32,15 @@ class CallOf:
     def read(cls, job: agent_pb.Job, *, tenant: str | None = None) -> CallOf:
         """From a job and its room; `tenant` is the one of all of a worker's calls, if it has one.
 
-        Raises `MetadataError` for metadata that cannot be read, `InvalidName` for a tenant that is none.
+        Raises `MetadataError` if what is ours there cannot be read, `InvalidName` for a tenant that is none.
         """
-        room, metadata = job.room.name, job.room.metadata
-        dispatched = DispatchMetadata.parse(job.metadata, room=room)
-        ours = open_envelope(job.metadata, what="dispatch metadata", room=room).ours
+        room = job.room.name
+        metadata = object_or_nothing(job.room.metadata, what="metadata", room=room)
+        dispatch = object_or_nothing(job.metadata, what="dispatch metadata", room=room)
+        dispatched = DispatchMetadata.parse(dispatch, room=room)
+        ours = open_envelope(dispatch, what="dispatch metadata", room=room).ours
         record = SessionRecord.parse(metadata, room=room)
-        sources = TenantSources(room=room, dispatch_metadata=job.metadata, room_metadata=metadata)
+        sources = TenantSources(room=room, dispatch_metadata=job.metadata, room_metadata=job.room.metadata)
         return cls(
             name=(record.session if record else None) or RoomName(job.room.sid),
             tenant=Tenant(tenant) if tenant else resolve_tenant(sources),

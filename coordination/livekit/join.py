@@ -11,7 +11,7 @@ from livekit.agents import JobContext
 
 from coordination.ids import AgentId, HandoffId, RoleName, RoomName, Tenant, WorkerId
 from coordination.livekit.dispatch import DispatchMetadata
-from coordination.livekit.envelope import open_envelope
+from coordination.livekit.envelope import object_or_nothing, open_envelope
 from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
 from coordination.livekit.job_call import DEFAULT_ROLE
 from coordination.livekit.linking import find_caller
@@ -60,12 +60,16 @@ class JoinPlan:
 
 
 def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantResolver = resolve_tenant) -> JoinPlan:
-    """Reads job, dispatch and room. The room must be connected. Raises `MetadataError` for what cannot be read."""
+    """Reads job, dispatch and room. The room must be connected.
+
+    Raises `MetadataError` if what is ours there cannot be read; what is no JSON object is somebody else's.
+    """
     job, name = ctx.job, ctx.room.name
-    dispatched = DispatchMetadata.parse(job.metadata, room=name)
+    dispatch = object_or_nothing(job.metadata, what="dispatch metadata", room=name)
+    dispatched = DispatchMetadata.parse(dispatch, room=name)
     sources = TenantSources(room=name, dispatch_metadata=job.metadata, room_metadata=ctx.room.metadata)
-    ours = open_envelope(job.metadata, what="dispatch metadata", room=name).ours
-    record = SessionRecord.parse(ctx.room.metadata, room=name)
+    ours = open_envelope(dispatch, what="dispatch metadata", room=name).ours
+    record = SessionRecord.parse(object_or_nothing(ctx.room.metadata, what="metadata", room=name), room=name)
     return JoinPlan(
         agent=AgentId(job.id),
         role=RoleName(job.agent_name) if job.agent_name else DEFAULT_ROLE,

@@ -41,6 +41,11 @@ class RecordKeeper:
             on_room(self._room, "reconnected", self._on_reconnected),
         ]
 
+    @property
+    def fence(self) -> int | None:
+        """The fence that the record was last seen with; None in a call that nobody has begun."""
+        return self._seen.fence
+
     def close(self) -> None:
         """Keeps nothing any more. Closing twice does no harm."""
         while self._ends:

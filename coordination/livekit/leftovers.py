@@ -1,6 +1,7 @@
 """The worker's part in saving: it delivers what killed jobs have left undelivered, and ends records that nobody ends.
 
-Every worker does so for the tenants that it serves. Two at once do no harm: turns and records carry keys.
+Every worker does so for the tenants that it serves, and for this host's file of calls without coordination. Two at once
+do no harm: turns and records carry keys.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from coordination.ids import DEFAULT_TENANT, RoomName, Tenant
 from coordination.livekit.process import shared_coordinator
 from coordination.persistence.calls import SavedCall
 from coordination.persistence.client import BackendClient
-from coordination.persistence.erasures import Erasures, concerns
+from coordination.persistence.erasures import Erasures, concerns, nothing_else
 from coordination.persistence.errors import BackendError
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
@@ -42,22 +43,26 @@ LOST: Final = "its agents were lost"
 
 
 class Leftovers:
-    """A `WorkerPart`. Does nothing without a backend, and without coordination."""
+    """A `WorkerPart`. Does nothing without a backend."""
 
     @asynccontextmanager
     async def running(self, server: CoordinatedServer) -> AsyncGenerator[None]:
         """Raises `InvalidSettings` for a backend that is configured wrongly: before the first call, not in it."""
         settings, backend = CoordinatorSettings(), PersistenceSettings()
-        if settings.coordination == "off" or settings.redis_url is None or not backend.backend_url:
+        if not backend.backend_url:
             yield
             return
         await BackendClient(backend).close()
-        task = asyncio.create_task(self._serve(server, settings, backend), name="baton: deliver what calls have left")
+        works = [deliver_file(backend, Tenant(settings.tenant or DEFAULT_TENANT))]
+        if settings.coordination == "on" and settings.redis_url is not None:
+            works.append(self._serve(server, settings, backend))
+        tasks = [asyncio.create_task(work, name="baton: deliver what calls have left") for work in works]
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def drain(self) -> None:
         """Nothing to do: what is left is delivered until the worker ends, and then by others."""
@@ -80,6 +85,25 @@ class Leftovers:
             except Exception:
                 logger.exception("what calls have left is not delivered yet")
             await asyncio.sleep(REDIS_AGAIN.total_seconds())
+
+
+async def deliver_file(backend: PersistenceSettings, tenant: Tenant) -> None:
+    """Delivers, from the moment there is a file, what calls without coordination have left in it. Runs for ever."""
+    while True:
+        try:
+            if backend.outbox_file.expanduser().exists():
+                async with BackendClient.open(backend, tenant=tenant) as client:
+                    assert client.outbox is not None
+                    erasures = Erasures(client, client.outbox, forget=nothing_else)
+                    while True:
+                        with suppress(BackendError):
+                            await erasures.follow()
+                        await asyncio.sleep(FORGET_EVERY.total_seconds())
+        except CoordinationError as fault:
+            logger.warning("what calls without coordination have left is not delivered yet: %s", fault)
+        except Exception:
+            logger.exception("what calls without coordination have left is not delivered yet")
+        await asyncio.sleep(LOOK_EVERY.total_seconds())
 
 
 async def _tenants(coordinator: Coordinator, server: CoordinatedServer) -> set[Tenant]:
@@ -121,8 +145,7 @@ class Round:
             for call in await calls.read():
                 if concerns(erasure, conversation=call.conversation, user=call.user):
                     async with self._coordinator.visit(call.session, tenant=tenant, silencer=None) as room:
-                        await room.turns.forget()
-                        await room.context.forget()
+                        await room.forget()
 
         erasures = Erasures(client, self._coordinator.outbox(tenant), forget=forget, since=await calls.erased_until())
         try:

@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from livekit import rtc
 
-from coordination.errors import CoordinationError
+from coordination.errors import CoordinationError, StoreError
+from coordination.ids import AgentId, Fence, RoleName, TurnId
 from coordination.livekit.linking import is_caller
 from coordination.persistence.calls import OpenCalls, SavedCall
 from coordination.persistence.client import BackendClient
+from coordination.persistence.errors import BackendError
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.summary import CALLER
+from coordination.persistence.values import Message, Speaker
+from coordination.room.turns import Speaker as Who
+from coordination.room.turns import Turn
 
 if TYPE_CHECKING:
     from coordination.coordinator import Coordinator, Room
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OVER: Final = "the call is over"
+AGAIN: Final = timedelta(seconds=0.2)
+EARLIER: Final = 50
+"""Messages that an agent begins with where Redis has lost the call: what a model can use."""
 REPORTED_WITHIN: Final = timedelta(seconds=0.5)
 """From an interruption until the session says how much was played."""
 
@@ -37,8 +46,8 @@ REPORTED_WITHIN: Final = timedelta(seconds=0.5)
 class CallSaving:
     """Made when the seat is taken, closed with it."""
 
-    def __init__(self, live: rtc.Room, room: Room, calls: OpenCalls, saver: CallSaver) -> None:
-        self._live, self._room, self._calls = live, room, calls
+    def __init__(self, live: rtc.Room, room: Room, calls: OpenCalls, saver: CallSaver, backend: BackendClient) -> None:
+        self._live, self._room, self._calls, self._backend = live, room, calls, backend
         self.saver = saver
         self._callers: set[str] = set()
 
@@ -49,6 +58,26 @@ class CallSaving:
             await self.on_participant(participant)
         if takeover:
             await self.saver.rest()
+
+    async def on_return(self) -> None:
+        """Redis is back, and may have forgotten that this call is being saved, and who called."""
+        self._callers.clear()
+        while True:
+            try:
+                await self.on_floor(takeover=False)
+                return
+            except StoreError as fault:
+                logger.debug("the call is taken into care again in a moment: %s", fault)
+                await asyncio.sleep(AGAIN.total_seconds())
+
+    async def earlier(self) -> Sequence[Turn]:
+        """What the backend has of this conversation, as turns; none if it does not answer in time."""
+        try:
+            found = await self._backend.get_recent_messages(self.saver.call.conversation, limit=EARLIER)
+        except BackendError as fault:
+            logger.warning("what was said so far is not known: %s", fault)
+            return ()
+        return [_as_turn(message) for message in found.messages]
 
     async def on_loss(self, fence: int) -> None:
         """The floor is lost. How much was heard of what was being said is reported a moment later."""
@@ -89,4 +118,21 @@ async def open_saving(
         return None
     stack.push_async_callback(client.close)
     call = SavedCall(session=room.name, room=live.name, conversation=plan.conversation or room.name, user=plan.user)
-    return CallSaving(live, room, coordinator.open_calls(plan.tenant), CallSaver(room.turns, client, call))
+    return CallSaving(live, room, coordinator.open_calls(plan.tenant), CallSaver(room.turns, client, call), client)
+
+
+def _as_turn(message: Message) -> Turn:
+    """As the turn log had it. Those that nobody of the call said, such as a colleague, read as an agent's."""
+    caller = message.speaker is Speaker.CALLER
+    return Turn(
+        id=TurnId(f"saved-{message.fence}-{message.sequence}"),
+        fence=Fence(message.fence),
+        seq=message.sequence,
+        speaker=Who.CALLER if caller else Who.AGENT,
+        agent=AgentId(message.agent or "unknown"),
+        role=RoleName(message.role or str(message.speaker)),
+        text=message.text,
+        played=message.played_seconds,
+        ended=True,
+        at=message.at or datetime.now(UTC),
+    )

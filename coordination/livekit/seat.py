@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from livekit import rtc
@@ -29,17 +28,15 @@ from coordination.livekit.linking import CallWatch
 from coordination.livekit.messages import FloorAnnouncement, FloorWitness, announce
 from coordination.livekit.record import RoomRecord, SessionRecord
 from coordination.livekit.relocation import Relocation
-from coordination.livekit.resume import ResumeAction, plan_resume
 from coordination.livekit.room_events import on_room
 from coordination.livekit.silence import RoomSilencer
+from coordination.livekit.story import find_out
 from coordination.livekit.succession import Succession
 from coordination.livekit.target import Target
 from coordination.livekit.turnlog import PROGRESS_EVERY, TurnWriter
 from coordination.recovery.fleet import Fleet, FleetAgent
-from coordination.room.clock import moment
 from coordination.room.members import MemberState
 from coordination.room.roster import HEARTBEAT_EVERY, AgentRemoved, Membership
-from coordination.room.turns import Speaker
 
 if TYPE_CHECKING:
     from coordination.coordinator import Room
@@ -114,6 +111,7 @@ class Seat:
             on_room(self.ctx.room, "participant_connected", self.succession.on_participant),
             on_room(self.ctx.room, "participant_connected", self._on_participant),
             self.silencer.watch(self.ctx.room),
+            self.room.on_return(self._on_store_back),
         ]
         self.spawn(self._watch_membership(), "watch the membership")
         self.spawn(self._stay_on_registry(), "stay on the fleet's registry")
@@ -228,7 +226,7 @@ class Seat:
             takeover = entry.kind is EntryKind.TAKEOVER
             self.spawn(self.saving.on_floor(takeover=takeover), "take the saving of the call into care")
         if entry.kind is EntryKind.TAKEOVER:
-            await self._find_out(entry)
+            await find_out(self, entry)
         if entry.opening is not None:
             # What needs no model need not wait for the history either.
             self.session.come_on(lease, entry)
@@ -238,25 +236,6 @@ class Seat:
             self.session.come_on(lease, entry)
         self.spawn(self._tell(lease), "announce the grant")
         self.spawn(self._report_progress(lease), "report how far an utterance is")
-
-    async def _find_out(self, entry: Entry) -> None:
-        """How the caller experiences an agent that steps in: as the first voice, as the same one, or as another."""
-        try:
-            turns = await self.room.turns.read()
-        except CoordinationError as fault:
-            logger.warning("the turn log could not be read: %s", fault)
-            return
-        spoken = [turn for turn in turns if turn.speaker is Speaker.AGENT]
-        if not spoken:
-            entry.kind, entry.continuation = EntryKind.FRESH, None
-        elif spoken[-1].id in self.turns.mine:
-            entry.kind = EntryKind.RESUMED
-        elif entry.continuation is None or not entry.continuation.given_up:
-            granted = moment(self.lease.fence) if self.lease is not None else datetime.now(UTC)
-            resume = plan_resume(turns, now=granted)
-            # Another role speaks up even where nothing was open: the caller is to know whom they have on the line.
-            if resume is not None and (resume.action is not ResumeAction.WAIT or spoken[-1].role == self.role):
-                entry.resume = resume
 
     async def _catch_up(self, continuation: Continuation | None) -> None:
         try:
@@ -343,6 +322,10 @@ class Seat:
     def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
         if self.saving is not None and self.holds:
             self.spawn(self.saving.on_participant(participant), "note a caller")
+
+    def _on_store_back(self) -> None:
+        if self.saving is not None and self.holds:
+            self.spawn(self.saving.on_return(), "take the saving of the call into care again")
 
     def _on_reconnected(self) -> None:
         self._returned = True

@@ -21,6 +21,7 @@ from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputO
 
 from coordination.errors import InvalidArgument, RoleTaken, StoreUnavailable
 from coordination.leases.lease import Lease
+from coordination.livekit.alone import SavingAlone
 from coordination.livekit.conversation import Conversation
 from coordination.livekit.entry import Continuation, Entry
 from coordination.livekit.gate import AudioGate, Gate, TextGate
@@ -128,7 +129,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         avatar or video.
         """
         if not self.coordinated:
-            return await super().start(agent, **options)
+            return await self._start_alone(agent, options)
         if self._started:
             return None
         if options.get("capture_run"):
@@ -143,7 +144,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
             raise
         except StoreUnavailable as away:
             self._serve_alone(away)
-            return await super().start(agent, **options)
+            return await self._start_alone(agent, options)
         self._ctx.add_shutdown_callback(self.seat.close)
         self._stage = Stage(
             put=self._put, interrupt=self._interrupt_all, current=lambda: self.current_agent, front=agent
@@ -158,6 +159,16 @@ class CoordinatedSession(AgentSession[UserdataT]):
         on_session(self, "conversation_item_added", self._on_item)
         await self.seat.begin()
         return None
+
+    async def _start_alone(self, agent: Agent, options: dict[str, Any]) -> Any:
+        """As a plain session, whose call is saved all the same where a backend is configured."""
+        if self._ctx.is_fake_job() or self._started:
+            return await super().start(agent, **options)
+        saving = SavingAlone(self._ctx, self, tenant=self._settings.tenant)
+        started = await super().start(agent, **options)
+        if self._ctx.room.isconnected():
+            await saving.open()
+        return started
 
     def _serve_alone(self, away: StoreUnavailable) -> None:
         """Goes on without coordination in a call that nobody else serves; raises `away` in any other."""

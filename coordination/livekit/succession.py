@@ -54,6 +54,9 @@ class Succession:
             self._tasks = [
                 self._seat.keep(self._watch, "watch the floor"),
                 self._seat.keep(self._accept_grant, "wait for an operator's grant"),
+                # Should Redis be lost together with the holder, this agent is the one that knows the story.
+                self._seat.keep(self._seat.room.turns.read_along, "read along"),
+                self._seat.keep(self._seat.room.context.read_along, "read the context along"),
             ]
 
     def end(self) -> None:

@@ -46,7 +46,9 @@ class Erasures:
 
     async def _carry_out(self, erasure: Erasure) -> int:
         removed = 0
-        if erasure.user is not None and await self._backend.get_user_context(erasure.user) is None:
+        if erasure.user is not None and await self._backend.get_user_context(erasure.user) is not None:
+            erasure = erasure.model_copy(update={"user": None})
+        if erasure.user is not None:
             removed += await self._outbox.forget(erasure.user)
         for conversation in erasure.conversations:
             removed += await self._outbox.forget_conversation(conversation)

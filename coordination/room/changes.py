@@ -38,6 +38,8 @@ class Kind(StrEnum):
     TURNS = "turns"
     HANDOFF = "handoff"
     EVENTS = "events"
+    FORGOTTEN = "forgotten"
+    """Context and turns so far were erased; see `coordination.room.memory`."""
 
 
 class Wakeup(asyncio.Event):
@@ -82,6 +84,8 @@ class Changes:
         self._wakeups: dict[str, WeakSet[Wakeup]] = {}
         self._opening = asyncio.Lock()
         self._open = False
+        self.on_forgotten: list[Callable[[], None]] = []
+        """Called when what was said and agreed so far has been erased. Must not block."""
 
     async def open(self) -> None:
         """Subscribes, once however often it is called. Raises `StoreUnavailable` or `StoreRefused`."""
@@ -102,6 +106,17 @@ class Changes:
                 self._subscriber.on_restored.remove(self.wake_all)
                 await self._subscriber.unsubscribe(self._channel)
 
+    def on_return(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Calls `told` after each reconnect; returns what ends that, and may be called again."""
+        listeners = self._subscriber.on_restored
+        listeners.append(told)
+
+        def end() -> None:
+            if told in listeners:
+                listeners.remove(told)
+
+        return end
+
     def subscribe(self, kind: str) -> Wakeup:
         """An event that is set at each change of that kind from now on. Call `open` first, or nothing sets it."""
         wakeup = Wakeup(self, kind)
@@ -120,6 +135,9 @@ class Changes:
             logger.warning("a message on a room's channel cannot be read; all watchers look again")
             self.wake_all()
             return
+        if kind == Kind.FORGOTTEN:
+            for listener in tuple(self.on_forgotten):
+                listener()
         # Whatever changed, an event tells of it.
         for wakeup in (*self._wakeups.get(kind, ()), *self._wakeups.get(Kind.EVENTS, ())):
             wakeup.set()

@@ -99,6 +99,11 @@ class SharedContext:
         """Removes the document, for good; a change that is under way is made again on an empty one."""
         await self._store.command("DEL", self._keys.context)
 
+    async def read_along(self) -> None:
+        """Reads each change until cancelled, so that this process could put it back; waits while Redis is away."""
+        async for _ in self.watch():
+            pass
+
     def watch(self) -> AsyncIterator[Snapshot]:
         """The document now, and after each change; versions may be skipped, never the latest."""
         return self._changes.watch(Kind.CONTEXT, self.read)

@@ -7,13 +7,14 @@ and is written by it after the floor moved still stands before everything that t
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, cast
 
-from coordination.errors import InvalidArgument, InvalidName, StaleFence
+from coordination.errors import InvalidArgument, InvalidName, StaleFence, StoreUnavailable
 from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
 from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
@@ -22,6 +23,8 @@ from coordination.room.memory import Memory
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
 from coordination.store.store import Store
+
+logger = logging.getLogger("coordination.room")
 
 APPEND: Final = Script.load("turns/append")
 PLAYED: Final = Script.load("turns/played")
@@ -99,6 +102,8 @@ class TurnLog:
         if reply[0] == 0:
             METRICS.refused_write("turns")
             raise StaleFence(f"the turn log of {self._name}", fence, reply[1])
+        # Should the message of an erasure have been lost, it is known by the next turn.
+        self._memory.drop(int(reply[3] or 0))
         self._memory.saw_turn(reply[1].decode(), reply[2], b"")
         return _turn(reply[1], reply[2], b"")
 
@@ -130,9 +135,20 @@ class TurnLog:
         """Notes that these turns are durable elsewhere; returns how many of them the log has."""
         return int(await self._store.run(SAVED, (self._keys.turns, self._keys.turn_order), turns))
 
-    async def forget(self) -> None:
-        """Removes whatever was said so far, for good. The call itself goes on."""
-        await self._store.command("DEL", self._keys.turns, self._keys.turn_order, key=self._keys.turns)
+    async def read_along(self) -> None:
+        """Reads what is new until cancelled, so that this process could put it back; waits while Redis is away."""
+        await self._changes.open()
+        since: str | None = None
+        with self._changes.subscribe(Kind.TURNS) as wakeup:
+            while True:
+                try:
+                    turns = await self.read(since=since)
+                except StoreUnavailable as error:
+                    logger.debug("reading along waits for Redis: %s", error)
+                else:
+                    # The last one is read again: how much of it was heard is known later.
+                    since = turns[-2].id if len(turns) > 1 else since
+                await wakeup.next()
 
     def follow(self) -> AsyncIterator[tuple[Turn, ...]]:
         """The whole log now, and again after each change."""

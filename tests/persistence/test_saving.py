@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,10 +21,12 @@ from coordination.ids import AgentId, RoleName, WorkerId
 from coordination.leases.lease import Lease
 from coordination.livekit import leftovers
 from coordination.livekit.leftovers import LOST, Round
-from coordination.persistence import BackendClient, PersistenceSettings
+from coordination.persistence import BackendClient, ConversationTurn, PersistenceSettings, Utterance
+from coordination.persistence import Speaker as Said
 from coordination.persistence.calls import SavedCall
 from coordination.persistence.erasures import Erasures, nothing_else
 from coordination.persistence.outbox.box import Claim, Failure, Outbox
+from coordination.persistence.outbox.file import FileOutbox
 from coordination.persistence.outbox.item import ItemKind, OutboxItem
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.summary import CALLER
@@ -247,8 +251,20 @@ async def test_a_user_who_is_welcome_again_keeps_what_is_new(scene: Scene, outbo
     await scene.http.put("/v1/users/cleo", json={})
     await outbox.append(OutboxItem(kind=ItemKind.TURN, conversation="new", payload={}, user="cleo"))
 
+    theirs = scene.call.model_copy(update={"user": "cleo"})
+    lease = await scene.room.floor.request("reception", role="reception")
+    await scene.log(lease, "reception", "it is me again")
+    await scene.coordinator.context("user:cleo").update({"mood": "good"})
+    await scene.coordinator.open_calls().enter(theirs)
+
     assert await Erasures(reader, outbox, forget=nothing_else).follow() == 0
+    async with AsyncExitStack() as parts:
+        await Round(scene.coordinator, scene.client.settings, parts).forget(scene.room.tenant, reader)
+
     assert (await outbox.statistics()).waiting == 1
+    assert [turn.text for turn in await scene.room.turns.read()] == ["it is me again"]
+    assert (await scene.coordinator.context("user:cleo").read()).data == {"mood": "good"}
+    await scene.coordinator.open_calls().leave(theirs.session)
     await outbox.forget("cleo")
 
 
@@ -258,3 +274,25 @@ async def _claimed(outbox: Outbox, conversation: str) -> Claim:
         assert isinstance(claim, Claim), f"{conversation} is not due"
         if claim.conversation == conversation:
             return claim
+
+
+async def test_a_file_of_calls_without_coordination_is_delivered_by_the_worker(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job was killed; the worker has no call, and the file comes to be only while it runs."""
+    monkeypatch.setattr(leftovers, "LOOK_EVERY", timedelta(seconds=0.05))
+    settings = scene.client.settings.model_copy(update={"outbox_file": tmp_path / "left.sqlite3"})
+    worker = asyncio.create_task(leftovers.deliver_file(settings, scene.room.tenant))
+    await asyncio.sleep(0.2)
+
+    outbox = await FileOutbox(settings.outbox_file).open()
+    turn = ConversationTurn(messages=(Utterance(speaker=Said.CALLER, text="left behind"),))
+    await BackendClient(settings, outbox=outbox).save_conversation_turn(scene.call.conversation, turn)
+    async with asyncio.timeout(20):
+        while (await outbox.statistics()).waiting:
+            await asyncio.sleep(0.05)
+
+    assert [row["text"] for row in await scene.rows()] == ["left behind"]
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+    await outbox.close()

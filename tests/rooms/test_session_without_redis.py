@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
 import pytest
 
+from coordination.dev.backend import BackendServer
 from coordination.errors import StoreUnavailable
+from coordination.livekit.record import SessionRecord
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import gathering
 
 NOWHERE = "redis://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[BackendServer]:
+    with BackendServer() as server:
+        yield server
 
 
 async def test_an_agent_alone_serves_the_call_without_coordination(make_room: RoomFactory) -> None:
@@ -24,6 +36,36 @@ async def test_an_agent_alone_serves_the_call_without_coordination(make_room: Ro
         assert (
             receptionist.outcome == "The caller cannot be handed to 'billing': this session runs without coordination."
         )
+
+
+@pytest.mark.parametrize("why", ["redis is away", "coordination is off"])
+async def test_a_call_without_coordination_is_saved_by_its_job(
+    make_room: RoomFactory, backend: BackendServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    for name, value in backend.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BATON_OUTBOX_FILE", str(tmp_path / "outbox.sqlite3"))
+    live = await make_room(metadata=SessionRecord(user="ann").format())
+    settings = {"coordination": "off"} if why == "coordination is off" else {}
+    async with gathering(live, NOWHERE) as team:
+        agent = await team.join("receptionist", settings=settings)
+        await eventually(lambda: agent.said == ["hello from receptionist"], "it greets")
+        await team.quiet()
+        await team.caller.say("one two")
+        await eventually(lambda: "receptionist heard one two" in agent.said, "it answers")
+        await team.quiet()
+
+    headers = {"Authorization": f"Bearer {backend.token}"}
+    async with httpx.AsyncClient(base_url=backend.url, headers=headers) as client:
+        rows = (await client.get(f"/v1/conversations/{live.sid}/messages")).json()["items"]
+        record = (await client.get(f"/v1/sessions/{live.sid}")).json()
+    assert [(row["speaker"], row["agent"], row["text"]) for row in rows] == [
+        ("agent", agent.job.id, "hello from receptionist"),
+        ("caller", agent.job.id, "one two"),
+        ("agent", agent.job.id, "receptionist heard one two"),
+    ]
+    assert (record["messages"], record["participants"], record["user_id"]) == (3, 1, "ann")
+    assert record["roles"] == ["receptionist"]
 
 
 async def test_an_agent_does_not_begin_beside_another_that_may_be_speaking(make_room: RoomFactory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -130,4 +131,84 @@ async def test_the_copies_are_bounded_and_the_newest_are_kept(server: EmbeddedVa
             return await said(here) == ["3", "4", "5"]
 
         await eventually(kept, "the newest turns are there again", BOUND)
+        await lease.release()
+
+
+async def test_what_was_erased_is_not_put_back_after_an_empty_return(server: EmbeddedValkey):
+    """A user's data are erased while their call goes on, and then Redis is lost: the holder's copies must be gone."""
+    async with Coordinator.open(server.url) as here, Coordinator.open(server.url) as there:
+        lease = await here.room("call").floor.request("a")
+        await here.room("call").context.update({"account": "47"}, lease=lease)
+        before = await say(here, lease, Speaker.CALLER, "my number is four seven")
+        told = here.room("call").turns.follow()
+        assert [turn.text for turn in await anext(told)] == ["my number is four seven"]
+
+        await there.room("call").forget()
+        assert await anext(told) == ()
+
+        async def forgotten() -> bool:
+            return not here.room("call")._memory._turns
+
+        await eventually(forgotten, "the holder forgets")
+        await restart(server, holder=here)
+        after = await say(here, lease, Speaker.CALLER, "and what is it about")
+        await here.room("call")._memory.restore()
+
+        assert await said(there) == ["and what is it about"]
+        assert (await there.read_context("call")).data == {}
+        assert after > before, "a number is not given out twice: whoever remembers it would take one turn for the other"
+        await lease.release()
+
+
+async def test_what_was_erased_unheard_is_forgotten_with_the_next_turn_or_reconnect(server: EmbeddedValkey):
+    """Nothing depends on a message: this holder does not even listen."""
+    async with Coordinator.open(server.url) as here, Coordinator.open(server.url) as there:
+        lease = await here.room("call").floor.request("a")
+        await here.room("call").context.update({"account": "47"}, lease=lease)
+        await say(here, lease, Speaker.CALLER, "first")
+        await there.room("call").forget()
+
+        await here.room("call")._memory.restore()
+        assert await said(there) == []
+        await here.room("call").context.update({"topic": "refund"}, lease=lease)
+        await say(here, lease, Speaker.CALLER, "second")
+        await there.room("call").forget()
+        await say(here, lease, Speaker.CALLER, "third")
+        await restart(server, holder=here)
+
+        async def whole() -> bool:
+            return await said(there) == ["third"]
+
+        await eventually(whole, "what was said since is put back", BOUND)
+        assert (await there.read_context("call")).data == {}
+        await lease.release()
+
+
+async def test_who_read_along_tells_the_story_when_redis_and_the_holder_are_lost_together(server: EmbeddedValkey):
+    async with Coordinator.open(server.url) as there:
+        async with Coordinator.open(server.url) as here:
+            lease = await here.room("call").floor.request("a")
+            standby = there.room("call")
+            reading = [asyncio.create_task(each.read_along()) for each in (standby.turns, standby.context)]
+            await here.room("call").context.update({"topic": "refund"}, lease=lease)
+            await say(here, lease, Speaker.CALLER, "hello")
+            answer = await say(here, lease, Speaker.AGENT, "which invoice")
+            await here.room("call").turns.mark_played(answer, 1.5)
+            before = await here.room("call").turns.read()
+
+            async def read() -> bool:
+                return standby._memory._turns.get(answer, (b"", ""))[1] == "1.500"
+
+            await eventually(read, "the standby has read it, and how much of it was heard")
+            server.kill()
+        await server.start()
+
+        lease = await standby.floor.request("b")
+        await standby.restore()
+
+        assert await standby.turns.read() == before
+        assert (await standby.context.read()).data == {"topic": "refund"}
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
         await lease.release()

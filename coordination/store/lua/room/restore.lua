@@ -1,6 +1,6 @@
 #!lua
 -- Puts back what a server that came back empty or older has forgotten of a room: context and turns that are missing,
--- never over what is there. The floor's holder alone may. Safe to repeat: what is there is left alone.
+-- never over what is there, and never what was erased. The floor's holder alone may. Safe to repeat.
 -- KEYS  1 context, 2 turns, 3 order, 4 roster, 5 lease of the floor
 -- ARGV  1 channel of everyone, 2 fence of the holder, 3 version of the context or 0, 4 its document, 5 ms to live without
 --       a roster, then for each turn: id, '<server time> <key> <JSON>', seconds played or ''
@@ -11,8 +11,9 @@ if floor[1] ~= ARGV[2] or not floor[2] or floor[3] == '1' then
   return {0}
 end
 
+local erased = tonumber(redis.call('HGET', KEYS[2], 'forgotten') or 0)
 local restored = 0
-if tonumber(ARGV[3]) > tonumber(redis.call('HGET', KEYS[1], 'version') or 0) then
+if tonumber(ARGV[3]) > math.max(erased, tonumber(redis.call('HGET', KEYS[1], 'version') or 0)) then
   redis.call('HSET', KEYS[1], 'version', ARGV[3], 'document', ARGV[4], 'write', '')
   local left = redis.call('PTTL', KEYS[4])
   redis.call('PEXPIRE', KEYS[1], left > 0 and left or ARGV[5])
@@ -23,8 +24,9 @@ end
 local turns = 0
 for i = 6, #ARGV, 3 do
   local id, stored, played = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local key = string.match(stored, '^%d+ (%S+) ')
-  if redis.call('HEXISTS', KEYS[2], 'turn:' .. id) == 0 and redis.call('HEXISTS', KEYS[2], 'key:' .. key) == 0 then
+  local at, key = string.match(stored, '^(%d+) (%S+) ')
+  local known = redis.call('HEXISTS', KEYS[2], 'turn:' .. id) == 1 or redis.call('HEXISTS', KEYS[2], 'key:' .. key) == 1
+  if tonumber(at) > erased and not known then
     local fence, seq = string.match(id, '^(%d+)%-(%d+)$')
     redis.call('HSET', KEYS[2], 'turn:' .. id, stored, 'key:' .. key, id)
     if played ~= '' then redis.call('HSET', KEYS[2], 'played:' .. id, played) end

@@ -5,11 +5,13 @@
 -- KEYS  1 turns, 2 order, 3 roster, 4 lease of the floor, 5 events
 -- ARGV  1 channel of everyone, 2 fence, 3 idempotency key, 4 agent, 5 turn (JSON without id and time), 6 most turns kept,
 --       7 most bytes kept, 8 ms to live without a roster, 9 highest sequence number that the caller knows of this fence
--- Returns {1, id, '<server time> <key> <JSON>'}, or {0, current fence} if that fence was not this agent's
+-- Returns {1, id, '<server time> <key> <JSON>', moment up to which turns were erased or ''}, or {0, current fence} if that
+-- fence was not this agent's
 --@include room
+local erased = redis.call('HGET', KEYS[1], 'forgotten') or ''
 local known = redis.call('HGET', KEYS[1], 'key:' .. ARGV[3])
 if known then
-  return {1, known, redis.call('HGET', KEYS[1], 'turn:' .. known)}
+  return {1, known, redis.call('HGET', KEYS[1], 'turn:' .. known), erased}
 end
 
 -- Whether the floor was granted to this agent under this fence: by the lease, else by the recorded grants.
@@ -63,4 +65,4 @@ end
 keep(KEYS[1], KEYS[3], ARGV[8])
 keep(KEYS[2], KEYS[3], ARGV[8])
 tell(ARGV[1], 'turns')
-return {1, id, stored}
+return {1, id, stored, erased}
