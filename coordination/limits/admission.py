@@ -116,11 +116,12 @@ class Admissions:
 
     async def _ask(self, request: LimitRequest) -> list[int]:
         """One round trip. Cancelled in it, the request is withdrawn as soon as its outcome is known."""
-        args = request.admit_args(asyncio.get_running_loop().time())
         try:
-            reply = self.store.send(ADMIT, request.keys.keys, args, late=lambda late: self._late_reply(request, late))
+            reply = self._send(request)
         except StoreUnavailable:
-            return await self._ask_again(request, args)
+            return await self._ask_again(request)
+        # While the server works.
+        self.heartbeat(request.keys).use()
         try:
             return await reply
         except asyncio.CancelledError:
@@ -129,20 +130,35 @@ class Admissions:
                 self._late_reply(request, reply.result())
             raise
         except (ErrorReply, StoreUnavailable):
-            return await self._ask_again(request, args)
+            return await self._ask_again(request)
 
-    async def _ask_again(self, request: LimitRequest, args: list[str | int]) -> list[int]:
+    def _send(self, request: LimitRequest) -> asyncio.Future[list[int]]:
+        """Raises `StoreUnavailable` if the link is down."""
+        now, shape, keys = asyncio.get_running_loop().time(), request.shape, request.keys.keys
+
+        def late(reply: list[int]) -> None:
+            self._late_reply(request, reply)
+
+        if not shape.plain:
+            return self.store.send(ADMIT, keys, request.admit_args(now), late=late)
+        if not shape.packed:
+            shape.packed.append(self.store.template(ADMIT, keys, request.admit_form()))
+        data = shape.packed[0].filled(request.id, request.admit_numbers(now))
+        return self.store.send_packed(keys[0], data, late=late)
+
+    async def _ask_again(self, request: LimitRequest) -> list[int]:
         """The slow path: a script that the server has not seen, or a link that is down.
 
         Only the first requests of an outage wait for its end; later ones learn at once that it goes on.
         """
         now = asyncio.get_running_loop().time()
+        self.heartbeat(request.keys).use()
         patience = PATIENCE
         if not self.store.connected:
             self._away_since = now if self._away_since is None else self._away_since
             patience = max(PATIENCE - (now - self._away_since), 0.0)
         try:
-            return await self.store.run(ADMIT, request.keys.keys, args, patience=patience)
+            return await self.store.run(ADMIT, request.keys.keys, request.admit_args(now), patience=patience)
         except asyncio.CancelledError:
             self.withdraw(request)
             raise

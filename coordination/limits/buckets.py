@@ -15,6 +15,7 @@ from typing import Any, Final
 from coordination.errors import CostAboveLimit
 from coordination.limits.config import RedisAway
 from coordination.limits.units import FINEST, Costs, Unit
+from coordination.store.wire import Template
 
 MICROSECOND: Final = timedelta(microseconds=1)
 HORIZON: Final = 250_000
@@ -81,6 +82,8 @@ class Slots:
     away: RedisAway = RedisAway.LOCAL_SHARE
 
 
+MOST_SHARE: Final = 10**15
+"""Microseconds; more is the same as never."""
 Check = Rate | Slots
 _Rated = tuple[int, Unit, int, int, int | None, bool]
 """Place of its interval, unit, quantity, period, slack beside what is kept in stock, whether all share it."""
@@ -98,10 +101,18 @@ class Shape:
     ordinary: tuple[Check, ...]
     names: tuple[str, ...] = field(default=())
     """The limit of each ordinary check."""
+    packed: list[Template] = field(init=False, default_factory=list[Template], compare=False)
+    """How its requests are sent, once there was one; see `admission`."""
 
     def variant(self, number: int) -> tuple[Check, ...]:
         """The checks that an admission passed: variant 1 is within the guarantees."""
         return self.guaranteed if number == 1 else self.ordinary
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether requests of this kind differ in nothing but how much they take of each bucket."""
+        rates = [check for check in self.ordinary if isinstance(check, Rate) and not check.beside_stock]
+        return not self.guaranteed and len(rates) == len(self.ordinary)
 
     @cached_property
     def holds_slots(self) -> bool:
@@ -147,7 +158,7 @@ class Shape:
             values[place] = slot
             if values[place - 1] < 1:
                 raise CostAboveLimit(self.provider, self._limit_at(place), 1, values[place - 1])
-        share = int((shared or most or 1_000_000) / self.weight) or 1
+        share = min(int((shared or most or 1_000_000) / self.weight) or 1, MOST_SHARE)
         if self.guaranteed:
             guaranteed = self._guaranteed(costs, slot)
             values[0:1] = [len(guaranteed), *guaranteed]

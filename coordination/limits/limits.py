@@ -164,9 +164,7 @@ class Limits:
 
     async def _admit(self, request: LimitRequest) -> Admission:
         """Admits and counts."""
-        heartbeat = self._engine.heartbeat(request.keys)
-        tenant, counts = request.shape.tenant, heartbeat.counts
-        heartbeat.use()
+        tenant, counts = request.shape.tenant, self._engine.heartbeat(request.keys).counts
         try:
             admission = await self._engine.admit(request)
         except LimitError:

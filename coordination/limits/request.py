@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from coordination.ids import ProcessId, RequestId
 from coordination.limits.buckets import Shape
 from coordination.limits.config import CALLS
 from coordination.limits.units import Costs
 from coordination.store.keys import LimitKeys
+from coordination.store.wire import Hole
 
 MICROSECONDS = 1_000_000
 
@@ -56,7 +57,7 @@ class LimitRequest:
     """Microseconds that it costs its tenant's share."""
     horizon: int = field(init=False)
     """Microseconds by which it may be admitted ahead of its moment."""
-    checks: list[str | int] = field(init=False)
+    checks: list[Any] = field(init=False)
     """Number of values of the first variant, its checks, and those of the second."""
 
     def __post_init__(self) -> None:
@@ -70,18 +71,21 @@ class LimitRequest:
 
     def admit_args(self, now: float) -> list[str | int]:
         """ARGV of limits/admit."""
-        life = UNBOUNDED if self.give_up is None else max(self.give_up - now, 0.0)
-        return [
-            self.keys.base,
-            self.id,
-            self.process,
-            self.shape.tenant,
-            self.priority,
-            int(life * MICROSECONDS),
-            self.share,
-            self.horizon,
-            *self.checks,
-        ]
+        head = [self.keys.base, self.id, self.process, self.shape.tenant]
+        return [*head, self.priority, self.life(now), self.share, self.horizon, *self.checks]
+
+    def admit_form(self) -> list[str | Hole]:
+        """The same for all requests of a plain shape: what is filled in are the id, and `admit_numbers`."""
+        number = Hole.NUMBER
+        checks = [number if place % 4 == 3 else str(value) for place, value in enumerate(self.checks)]
+        return [self.keys.base, Hole.TEXT, self.process, self.shape.tenant, number, number, number, number, *checks]
+
+    def admit_numbers(self, now: float) -> tuple[int, ...]:
+        return (self.priority, self.life(now), self.share, self.horizon, *self.checks[3::4])
+
+    def life(self, now: float) -> int:
+        """Microseconds that it may wait."""
+        return int((UNBOUNDED if self.give_up is None else max(self.give_up - now, 0.0)) * MICROSECONDS)
 
     def for_slots_again(self) -> LimitRequest:
         """A request for the same slots, without the rates, that does not wait. A call that goes on is not refused."""

@@ -107,11 +107,14 @@ class Link:
         Raises `StoreUnavailable` at once if the link is down. The future fails with `StoreUnavailable` if the
         connection is lost before the reply (the command may have run), or with `ErrorReply`.
         """
+        return self.send(pack(command), late)
+
+    def send(self, data: bytes, late: Late | None = None) -> asyncio.Future[Any]:
+        """The same for a command that is packed already."""
         wire = self._wire
         if wire is None:
             raise faults.unavailable(self._last_error, self.label)
         loop = asyncio.get_running_loop()
-        data = pack(command)
         if not self._pending:
             wire.write(data)
         else:

@@ -20,7 +20,7 @@ from coordination.store.scripts import Script
 from coordination.store.subscriber import Subscriptions
 from coordination.store.targets import Target, topology_of
 from coordination.store.topology import PAUSE
-from coordination.store.wire import ErrorReply
+from coordination.store.wire import ErrorReply, Hole, Template
 
 logger = logging.getLogger("coordination.store")
 
@@ -103,6 +103,14 @@ class Store:
         Raises `StoreUnavailable` at once if the link is down. Nothing is repeated; `run` is what to do about a failure.
         """
         return self._link(keys[0]).call("EVALSHA", script.sha, len(keys), *keys, *args, late=late)
+
+    def template(self, script: Script, keys: Sequence[str], args: Sequence[str | Hole]) -> Template:
+        """For a script that is sent again and again with other numbers."""
+        return Template("EVALSHA", script.sha, str(len(keys)), *keys, *args)
+
+    def send_packed(self, key: str, data: bytes, *, late: Late | None = None) -> asyncio.Future[Any]:
+        """As `send`, for a template that was filled in; `key` is one of its keys."""
+        return self._link(key).send(data, late)
 
     async def run_replicated(
         self,

@@ -7,7 +7,8 @@ that waits for it would cost each reply two more turns of the event loop. hiredi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Final, cast
 
 import hiredis
@@ -118,6 +119,32 @@ async def _require_primary(connection: Any, label: str) -> None:
 
 def _ignore(_: BaseException) -> None:
     """For a connection that is closed on purpose."""
+
+
+class Hole(Enum):
+    """What a template is filled in with."""
+
+    TEXT = b"$%d\r\n%b\r\n"
+    NUMBER = b"$20\r\n%020d\r\n"
+    """Of at most 64 bits; leading zeros, so that its length is known."""
+
+
+class Template:
+    """A command that is sent again and again with other numbers: the rest of it is packed once."""
+
+    def __init__(self, *command: str | Hole) -> None:
+        """One text is filled in, and numbers behind it."""
+        bulks = (part.value if isinstance(part, Hole) else _bulk(part.encode()) for part in command)
+        self._form = b"*%d\r\n" % len(command) + b"".join(bulks)
+
+    def filled(self, text: str, numbers: Iterable[int]) -> bytes:
+        """The command as bytes on the wire."""
+        encoded = text.encode()
+        return self._form % (len(encoded), encoded, *numbers)
+
+
+def _bulk(value: bytes) -> bytes:
+    return (b"$%d\r\n%b\r\n" % (len(value), value)).replace(b"%", b"%%")
 
 
 def pack(command: tuple[bytes | str | int, ...]) -> bytes:

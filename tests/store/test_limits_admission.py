@@ -240,6 +240,14 @@ async def test_metrics_are_by_provider_and_limit_and_never_by_tenant(coordinator
     assert "secret" not in {value for each in samples for value in each.labels.values()}
 
 
+async def test_names_are_taken_as_they_are(coordinator: Coordinator) -> None:
+    limit(coordinator, each=rate(limit=1, scope="room"), all=rate(limit=9, burst=9))
+
+    for name in ("100 %", "%d", "$5", "ä/ö"):
+        assert await passes(coordinator, requests=1, room=name, tenant="50 %b")
+        assert not await passes(coordinator, requests=1, room=name, tenant="50 %b")
+
+
 async def test_a_name_that_a_limit_needs_must_be_given(coordinator: Coordinator) -> None:
     limit(coordinator, each=rate(scope="room"))
 

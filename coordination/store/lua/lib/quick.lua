@@ -3,7 +3,6 @@
 -- Decides as lib/buckets does, in one read and one write for all buckets; ARGV as in limits/admit. A number is passed to
 -- the server as it is, which writes whole ones exactly.
 local SLICE, SLOT_LIFE, KEEP = 30000000, 3000000, 120000
-local max = math.max
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local base = ARGV[1]
@@ -26,10 +25,10 @@ local function admit_at_once(first, last, ahead, queue)
   if levels[1] and (not queue or redis.call('EXISTS', queue) == 1) then return end
   local at, intervals = now, {}
   for k = 1, many do
-    local level, interval = tonumber(levels[k + 1]), tonumber(ARGV[places[k] + 2])
+    local level, interval, slack = tonumber(levels[k + 1]), tonumber(ARGV[places[k] + 2]), tonumber(ARGV[places[k] + 3])
     -- A new bucket takes the longer way: old ones make room for it.
     if not level then return end
-    local passes = level - max(ARGV[places[k] + 3] - interval, 0)
+    local passes = slack > interval and level - slack + interval or level
     if passes > at then
       if passes > now + ahead then return end
       at = passes
@@ -40,9 +39,9 @@ local function admit_at_once(first, last, ahead, queue)
     local write, life = {'HSET', KEYS[1]}, 0
     for k = 1, many do
       local level = levels[k + 1]
-      local after = max(level, at) + intervals[k]
+      local after = (level > at and level or at) + intervals[k]
       write[2 * k + 1], write[2 * k + 2] = read[k + 3], after
-      if level % SLICE + after - level >= SLICE then life = max(life, after - now) end
+      if level % SLICE + after - level >= SLICE then life = math.max(life, after - now) end
     end
     redis.call(unpack(write))
     if life > 0 then
