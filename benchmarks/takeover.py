@@ -46,6 +46,55 @@ class Struck:
 
 
 async def measure(url: str) -> list[Row]:
+    """Kills: a third of them hit the watcher's own worker, too."""
+    struck, watchers = Struck(), 0
+    async with _fleet(url) as (stack, coordinator, store):
+        for _ in range(ROUNDS):
+            async with five_calls(stack, coordinator) as calls:
+                for number in range(KILLS):
+                    fleet = coordinator.fleet.keys
+                    victim, watches = await _victim(stack, calls, store, fleet, watcher=number % 3 == 0, number=number)
+                    watchers += watches
+                    await _kill(victim, calls, struck)
+    heard = Spread.of(struck.heard)
+    return [
+        Row(
+            name=f"{ROUNDS * KILLS} kills of a worker under {CALLS} calls: SIGKILL until the replacement is heard",
+            target="p50 <= 1200 ms, p95 <= 2000 ms",
+            measured=f"p95 {heard.p95:.0f}, {heard.text('ms', digits=0)}",
+            ok=heard.p50 <= 1200 and heard.p95 <= 2000 and not struck.lost,
+            notes=f"{watchers} of them hit the watcher's own worker; {struck.lost} calls lost",
+        ),
+        _two_voices("workers that die", struck),
+    ]
+
+
+async def measure_drains(url: str) -> list[Row]:
+    """SIGTERM to a worker in the middle of what its agents say."""
+    struck, took = Struck(), list[float]()
+    async with _fleet(url) as (stack, coordinator, store), five_calls(stack, coordinator) as calls:
+        for number in range(DRAINS):
+            victim, _ = await _victim(stack, calls, store, coordinator.fleet.keys, watcher=False, number=number)
+            took.append(await _drain(victim, calls, struck))
+    return [
+        Row(
+            name=f"{DRAINS} times SIGTERM to a worker under {CALLS} calls: until it has ended",
+            target="<= 10 s and what agents had to say, none dropped",
+            measured=f"most {max(took):.1f} s",
+            ok=max(took) <= 10 and not struck.lost,
+            notes=f"{struck.lost} calls lost",
+        ),
+        _two_voices("workers that drain", struck),
+    ]
+
+
+def _two_voices(what: str, struck: Struck) -> Row:
+    measured = f"{struck.overlap:.0f} ms"
+    return Row(name=f"{what}: two voices at once", target="0 ms", measured=measured, ok=struck.overlap == 0)
+
+
+@asynccontextmanager
+async def _fleet(url: str) -> AsyncIterator[tuple[DevStack, Coordinator, Store]]:
     specs = [
         WorkerSpec(
             target="benchmarks.desk",
@@ -57,58 +106,18 @@ async def measure(url: str) -> list[Row]:
         for number in range(WORKERS)
     ]
     store = Store(url)
-    killed, watchers = Struck(), 0
-    drained, took = Struck(), list[float]()
-    async with DevStack(specs, redis_url=url) as stack, Coordinator.open(url) as coordinator, opened(store):
-        fleet = coordinator.fleet.keys
-        for _ in range(ROUNDS):
-            async with five_calls(stack, coordinator) as calls:
-                for number in range(KILLS):
-                    victim, watches = await _victim(stack, calls, store, fleet, watcher=number % 3 == 0, number=number)
-                    watchers += watches
-                    await _kill(victim, calls, killed)
-        async with five_calls(stack, coordinator) as calls:
-            for number in range(DRAINS):
-                victim, _ = await _victim(stack, calls, store, fleet, watcher=False, number=number)
-                took.append(await _drain(victim, calls, drained))
-    heard = Spread.of(killed.heard)
-    return [
-        Row(
-            name=f"{ROUNDS * KILLS} kills of a worker under {CALLS} calls: SIGKILL until the replacement is heard",
-            target="p50 <= 1200 ms, p95 <= 2000 ms",
-            measured=f"p95 {heard.p95:.0f}, {heard.text('ms', digits=0)}",
-            ok=heard.p50 <= 1200 and heard.p95 <= 2000 and not killed.lost,
-            notes=f"{watchers} of them hit the watcher's own worker; {killed.lost} calls lost",
-        ),
-        Row(
-            name=f"{DRAINS} times SIGTERM to a worker under {CALLS} calls: until it has ended",
-            target="<= 10 s and what agents had to say, none dropped",
-            measured=f"most {max(took):.1f} s",
-            ok=max(took) <= 10 and not drained.lost,
-            notes=f"{drained.lost} calls lost",
-        ),
-        Row(
-            name="workers that die or go: two voices at once",
-            target="0 ms",
-            measured=f"{killed.overlap + drained.overlap:.0f} ms",
-            ok=killed.overlap + drained.overlap == 0,
-        ),
-    ]
+    async with DevStack(specs, redis_url=url) as stack, Coordinator.open(url) as coordinator:
+        await store.open()
+        try:
+            yield stack, coordinator, store
+        finally:
+            await store.close()
 
 
 @asynccontextmanager
 async def five_calls(stack: DevStack, coordinator: Coordinator) -> AsyncIterator[list[Call]]:
     async with AsyncExitStack() as lines:
         yield [await lines.enter_async_context(calling(stack, coordinator)) for _ in range(CALLS)]
-
-
-@asynccontextmanager
-async def opened(store: Store) -> AsyncIterator[None]:
-    await store.open()
-    try:
-        yield
-    finally:
-        await store.close()
 
 
 async def _victim(

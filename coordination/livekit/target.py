@@ -50,6 +50,7 @@ class Target:
 
     def begin(self) -> None:
         if self._task is None:
+            self._entry = self.carried = None
             self._task = self._seat.keep(self._watch, "take handoffs")
 
     def end(self) -> None:

@@ -60,6 +60,11 @@ async def test_the_caller_is_handed_over_and_back_without_a_second_greeting(
             "receptionist goes on",
         ]
 
+        billing.seat.membership.asked_to_leave.set()
+        await eventually(
+            lambda: billing.job.ended.is_set(), "an agent that has had the floor by a handoff leaves when asked to"
+        )
+
 
 async def test_what_the_caller_says_around_the_swap_is_logged_and_answered_once(
     make_room: RoomFactory, redis_url: str
