@@ -152,7 +152,7 @@ async def test_load_goes_on_through_an_outage_by_its_policy_and_there_is_no_herd
     server: EmbeddedValkey, client: Coordinator, policy: str, alone: int, at_most: int, after: int
 ) -> None:
     """What was admitted alone is charged before anything else is, when Redis is back: no second burst on top of it."""
-    configure(client, limits={"few": rate(limit=1000, burst=100, redis_away=policy)})
+    configure(client, limits={"few": rate(limit=1000, burst=100, period=86_400, redis_away=policy)})
     load = Load(client)
     await load.until(lambda: load.shared >= 100)
     await away(server, client)
