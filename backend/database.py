@@ -30,11 +30,14 @@ class Database:
     def __init__(self, settings: BackendSettings) -> None:
         url = settings.engine_url
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self.engine: AsyncEngine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url, settings)
-        writes = self.engine.execution_options(**{_WRITES: True})
         # PostgreSQL shows each statement of a reading transaction what is committed by then: without one it shows the
-        # same, and an answer is four round trips quicker.
-        reads = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # same. That is the state in which connections lie in the pool, for the driver pings one that is not in it with
+        # a transaction of three round trips.
+        reads = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url, settings)
+        self.engine: AsyncEngine = (
+            reads if self.is_sqlite else reads.execution_options(isolation_level="READ COMMITTED")
+        )
+        writes = self.engine.execution_options(**{_WRITES: True})
         self._readers = async_sessionmaker(reads, expire_on_commit=False)
         self._writers = async_sessionmaker(writes, expire_on_commit=False)
 
@@ -98,6 +101,7 @@ def _postgresql_engine(url: Any, settings: BackendSettings) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=_ANSWER_SECONDS,
         pool_pre_ping=True,
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "timeout": _ANSWER_SECONDS,
             "server_settings": {

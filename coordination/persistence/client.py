@@ -21,7 +21,7 @@ from coordination.ids import DEFAULT_TENANT, Tenant, new_request_id
 from coordination.metrics import METRICS
 from coordination.persistence.errors import BackendAnswerUnreadable, BackendRefused
 from coordination.persistence.http import Requests
-from coordination.persistence.outbox.box import CLAIM, Outbox
+from coordination.persistence.outbox.box import Outbox
 from coordination.persistence.outbox.drain import Drain
 from coordination.persistence.outbox.item import TURN_KEY, ItemKind, OutboxItem
 from coordination.persistence.outbox.opening import open_outbox
@@ -36,8 +36,9 @@ from coordination.persistence.values import (
     Utterance,
 )
 
-DELIVER_WITHIN: Final = CLAIM / 3
-"""For one item that nobody waits for: long enough for a slow backend, and well within the claim that it belongs to."""
+DELIVER_WITHIN: Final = timedelta(seconds=12)
+"""For one item that nobody waits for: more than a backend takes that answers after ten seconds, and less than half of
+the claim that it belongs to."""
 
 KEY_REUSED: Final = "idempotency-key-reused"
 """The backend's word for a key that it knows from another request."""

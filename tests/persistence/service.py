@@ -20,13 +20,15 @@ TOKEN = "bt_0123456789abcdef_token"
 
 @dataclass(slots=True)
 class Service:
-    """`fault` says how it answers now: "", "500", "429", "garbage", "hang", "lost" (does it, and loses the answer)."""
+    """`fault` says how it answers now: "", "500", "429", "garbage", "hang", "lost" (does it, and loses the answer),
+    "slow" (does it, and answers `delay` seconds later)."""
 
     port: int = 0
     fault: str = ""
     poison: str = ""
     """Turns with this text are refused with 422, whatever else is sent."""
     retry_after: str = ""
+    delay: float = 0.0
     requests: list[tuple[str, str, Any]] = field(default_factory=list[tuple[str, str, Any]])
     saved: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """By conversation, in order of arrival, each key once."""
@@ -74,6 +76,8 @@ class Service:
                 await asyncio.sleep(60)
         if request.method in ("POST", "PUT"):
             answer = self._save(request, body)
+            if self.fault == "slow":
+                await asyncio.sleep(self.delay)
             if self.fault == "lost":
                 assert request.transport is not None
                 request.transport.abort()

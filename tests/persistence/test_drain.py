@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 
 from coordination.persistence import BackendClient, OutboxUnavailable, PersistenceSettings
+from coordination.persistence.client import DELIVER_WITHIN
 from coordination.persistence.outbox import drain
-from coordination.persistence.outbox.box import Outbox
+from coordination.persistence.outbox.box import CLAIM, Outbox
 from coordination.persistence.outbox.file import FileOutbox
 from tests.persistence.service import Service
 from tests.persistence.test_backend_client import turn
@@ -66,6 +67,42 @@ async def test_a_backend_that_fails_for_a_while_has_everything_once_afterwards(
     await client.close()
     assert service.texts("a") == [f"a{number}" for number in range(10)]
     assert (await outbox.statistics()).set_aside == 0
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("patience", [2.0, 0.05], ids=["is waited for", "is given up each time"])
+async def test_a_slow_backend_has_everything_once_and_nobody_waits_for_it(
+    settings: PersistenceSettings, service: Service, outbox: Outbox, patience: float
+) -> None:
+    """Given up, it has saved the turn all the same, and is sent it again."""
+    service.fault, service.delay = "slow", 0.15
+    client = BackendClient(settings, outbox=outbox)
+    client._drain = drain.Drain(outbox, lambda item: client.deliver(item, within=timedelta(seconds=patience)))
+    client.start()
+
+    await _say(client, "a", 8)
+    assert len(service.texts("a")) < 8, "saving waits for the backend"
+    if patience < service.delay:
+        await eventually(lambda: len(service.requests) >= 4, "the same is sent again and again")
+        service.fault = ""
+
+    await eventually(lambda: len(service.texts("a")) == 8, "all are there")
+    await client.close()
+    assert service.texts("a") == [f"a{number}" for number in range(8)]
+    statistics = await outbox.statistics()
+    assert (statistics.waiting, statistics.set_aside) == (0, 0)
+
+
+def test_a_minute_of_failures_poisons_nothing_and_ten_seconds_are_waited_for() -> None:
+    """What the other tests do with shorter times: here are the times themselves."""
+    waited, attempts = timedelta(0), 0
+    while waited < timedelta(minutes=1):
+        attempts += 1
+        waited += drain._retry_in(attempts, None)
+
+    assert attempts < drain.FAULTS_BEFORE_POISON / 2
+    assert timedelta(seconds=10) < DELIVER_WITHIN
+    assert CLAIM / 2 + DELIVER_WITHIN < CLAIM, "what is begun in time ends within the claim"
 
 
 @pytest.mark.usefixtures("quick_retries")
