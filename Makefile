@@ -66,7 +66,7 @@ test-browser: setup-dev  ## The page of `make dev` in headless Chromium
 
 chaos: setup-dev  ## CALLS=1 under random faults for MINUTES=30, judged afterwards (SEED=n repeats a schedule)
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
-	CHAOS_MINUTES=$(or $(MINUTES),30) CHAOS_CALLS=$(or $(CALLS),1) CHAOS_SEED=$(SEED) $(PY) -m pytest -s tests/chaos/broken_calls.py tests/chaos/chaos_calls.py $(ARGS)
+	CHAOS_MINUTES=$(or $(MINUTES),30) CHAOS_CALLS=$(or $(CALLS),1) CHAOS_SEED=$(SEED) $(PY) -m pytest -s tests/chaos/test_mutants_calls.py tests/chaos/test_chaos_calls.py $(ARGS)
 
 bench: setup-dev  ## Measure, and print PASS or FAIL for each target
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null

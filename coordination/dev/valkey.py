@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from coordination.dev.errors import ComponentMissing
+from coordination.dev.errors import ComponentMissing, DevError
 from coordination.dev.ports import LOOPBACK, free_tcp_port
-from coordination.dev.process import ChildProcess, Service
+from coordination.dev.process import ChildProcess, Service, eventually
 
 _PROBE_TIMEOUT = 0.25
+_ANSWER_WITHIN = 5.0
 _PROGRAMS = ("valkey-server", "redis-server")
 
 
@@ -82,6 +83,41 @@ class EmbeddedValkey(Service):
     def url(self) -> str:
         """What `Coordinator.open` and redis-py take."""
         return f"unix://{self.socket_path}" if self._unix else f"redis://{LOOPBACK}:{self.port}/0"
+
+    async def replicate(self) -> EmbeddedValkey:
+        """Starts a replica of this server, and returns it when it is in step. For one that listens on a port."""
+        # By default a primary waits 5 s for further replicas before it sends what it has.
+        self._say("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        follow = ("--replicaof", LOOPBACK, str(self.port), "--repl-diskless-load", "on-empty-db")
+        replica = EmbeddedValkey(arguments=(*self._arguments, *follow), directory=self.directory, program=self._program)
+        await replica.start()
+        if not await eventually(
+            lambda: b"master_link_status:up" in replica._say("INFO", "replication"), self.ready_within
+        ):
+            await replica.stop()
+            raise DevError(f"The replica of {self.name} did not catch up: see {self.log}.")
+        return replica
+
+    def fail_over(self, replica: EmbeddedValkey) -> None:
+        """Dies, and is followed by its replica, at its own address: what was not replicated is lost.
+
+        As a managed service does it. From here on this object stands for the promoted server.
+        """
+        self.kill()
+        replica._say("REPLICAOF", "NO", "ONE")
+        replica._say("CONFIG", "SET", "port", str(self.port))
+        self._child, replica._child = replica._child, None
+
+    def _say(self, *command: str) -> bytes:
+        """Sends a command; returns the beginning of the answer."""
+        words = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command)
+        with self._connect() as connection:
+            connection.settimeout(_ANSWER_WITHIN)
+            connection.sendall(b"*%d\r\n%s" % (len(command), words))
+            answer = connection.recv(65536)
+        if answer.startswith(b"-"):
+            raise DevError(f"{self.name} refused {command[0]}: {answer.decode(errors='replace').strip()}")
+        return answer
 
     def _prepare(self) -> ChildProcess:
         program = self._program or find_valkey()

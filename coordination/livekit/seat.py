@@ -50,6 +50,17 @@ logger = logging.getLogger(__name__)
 STORE_AGAIN = 0.2
 """Seconds until what a standby waits for is looked at again, after Redis was away for longer than a call's patience."""
 
+ENDED_ON_PURPOSE = frozenset(
+    {
+        rtc.DisconnectReason.CLIENT_INITIATED,
+        rtc.DisconnectReason.DUPLICATE_IDENTITY,
+        rtc.DisconnectReason.PARTICIPANT_REMOVED,
+        rtc.DisconnectReason.ROOM_DELETED,
+        rtc.DisconnectReason.ROOM_CLOSED,
+    }
+)
+"""Why an agent is out of its room because somebody wanted it so. Otherwise its call may go on without it."""
+
 
 class Seat:
     """Made by `coordination.livekit.join.take_seat`; closed by the session."""
@@ -96,6 +107,8 @@ class Seat:
         self._closing: asyncio.Task[None] | None = None
         self._returned = False
         """Whether this agent was away from the room for a moment, and may have been silenced in it."""
+        self._cut_off = False
+        """Whether the connection to the room is gone for good, and nobody wanted that."""
 
     @property
     def holds(self) -> bool:
@@ -108,6 +121,7 @@ class Seat:
         """Takes the floor if the call has no holder and this agent was not sent to stand by; else stands by."""
         self._ends = [
             on_room(self.ctx.room, "reconnected", self._on_reconnected),
+            on_room(self.ctx.room, "disconnected", self._on_disconnected),
             on_room(self.ctx.room, "participant_connected", self.succession.on_participant),
             on_room(self.ctx.room, "participant_connected", self._on_participant),
             self.silencer.watch(self.ctx.room),
@@ -166,10 +180,14 @@ class Seat:
         await asyncio.gather(*mine, return_exceptions=True)
         await self.turns.close()
         if self.saving is not None:
-            over = self.lease is not None and self.call.over
+            over = self.lease is not None and self.call.over and not self._cut_off
             await self.saving.close(over=over, alone_for=self.call.alone_for)
         lease, self.lease = self.lease, None
         try:
+            if lease is not None and self._cut_off:
+                # Its caller may be there still: the watch over the fleet looks, and continues the call.
+                await self._fleet.abandon(self.agent)
+                await self.room.roster.remove(self.agent, reason="its connection to the room is lost")
             if lease is not None:
                 await lease.release()
             await self.membership.leave()
@@ -333,6 +351,9 @@ class Seat:
             # It may have been silenced and replaced: nothing of it may be heard before the store has vouched for it.
             self.room.floor.doubt(self.lease)
         self.spawn(self._ask_roster(), "ask the roster after a reconnect")
+
+    def _on_disconnected(self, reason: int) -> None:
+        self._cut_off = reason not in ENDED_ON_PURPOSE
 
     async def _ask_roster(self) -> None:
         """An agent that was away asks before anything else whether it was replaced, and ends if so."""

@@ -112,7 +112,8 @@ class CoordinatedServer(AgentServer):
             admission = CallAdmission()
         self._door = CallDoor(admission) if admission is not None else None
         door: Sequence[WorkerPart] = (self._door,) if self._door is not None else ()
-        own: tuple[WorkerPart, ...] = (WorkerHttp(), WorkerWatch(), Leftovers())
+        self._watch = WorkerWatch()
+        own: tuple[WorkerPart, ...] = (WorkerHttp(), self._watch, Leftovers())
         self._parts: tuple[WorkerPart, ...] = (*own, *door, *(parts or ()))
         self._commanded: asyncio.Task[None] | None = None
 
@@ -152,12 +153,16 @@ class CoordinatedServer(AgentServer):
         """As `AgentServer.drain`, and meanwhile each call of this worker moves to another one.
 
         No new call is accepted from the first moment on. A second SIGTERM changes nothing: LiveKit would end the
-        process at once, and with it every call that has not moved yet.
+        process at once, and with it every call that has not moved yet. Raises `TimeoutError` when the timeout has run
+        out; the calls that are left then are taken up as those of lost agents.
         """
         ignore_further_sigterm()
         moving = [asyncio.create_task(part.drain(), name="baton: drain the worker") for part in self._parts]
         try:
             await super().drain(*arguments, **options)
+        except TimeoutError:
+            await self._watch.give_up_calls()
+            raise
         finally:
             for task in moving:
                 task.cancel()

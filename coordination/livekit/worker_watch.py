@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 ASK_EVERY = 0.5
 """Seconds between two looks at which agents a draining worker still has."""
+GIVE_UP_WITHIN = 2.0
+"""Seconds for giving the calls of this worker up; what is not given up by then is found by its missing heartbeats."""
+OUT_OF_TIME = "its worker's drain timeout has run out"
 REDIS_AGAIN = 1.0
 """Seconds between attempts to join the watch while Redis is away: the worker serves its calls meanwhile."""
 
@@ -36,6 +39,7 @@ class WorkerWatch:
         self._coordinator: Coordinator | None = None
         self._worker: WorkerId | None = None
         self._watcher: Watcher | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._reports: set[asyncio.Task[None]] = set()
 
     @property
@@ -55,12 +59,11 @@ class WorkerWatch:
             self._follow_jobs(server)
 
         events.on("worker_started", started)
-        serving = asyncio.create_task(self._serve(server, settings), name="baton: the watch over the fleet")
+        self._serving = asyncio.create_task(self._serve(server, settings), name="baton: the watch over the fleet")
         try:
             yield
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, *self._reports, return_exceptions=True)
+            await self._end()
 
     async def drain(self) -> None:
         """Asks each agent of this worker to leave its call to another; the worker watches on until the last has."""
@@ -73,6 +76,35 @@ class WorkerWatch:
             except CoordinationError as error:
                 logger.warning("the calls of this worker are not moved yet: %s", error)
             await asyncio.sleep(ASK_EVERY)
+
+    async def give_up_calls(self) -> None:
+        """The drain timeout has run out: LiveKit ends the jobs that are left, and each would leave its call in order.
+
+        So their calls are given up for lost first, and this worker leaves the watch: another one continues them, now or
+        when one comes up.
+        """
+        try:
+            async with asyncio.timeout(GIVE_UP_WITHIN):
+                if self._coordinator is not None and self._worker is not None:
+                    await self._give_up_all(self._coordinator, self._worker)
+                await self._end()
+        except (CoordinationError, TimeoutError) as fault:
+            logger.warning("calls of this worker are not given up for lost: %r", fault)
+
+    async def _give_up_all(self, coordinator: Coordinator, worker: WorkerId) -> None:
+        for agent in (await coordinator.fleet.read()).of_worker(worker):
+            room = coordinator.room(agent.room, tenant=agent.tenant)
+            # A standby can leave as it is: its call has a holder.
+            if (await room.floor.state()).holder == agent.agent and await coordinator.fleet.abandon(agent.agent):
+                logger.warning("a call could not be moved away in time and is left to the other workers")
+                await room.roster.remove(agent.agent, reason=OUT_OF_TIME)
+
+    async def _end(self) -> None:
+        """Leaves the fleet: another worker takes over what this one watched."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.cancel()
+            await asyncio.gather(serving, *self._reports, return_exceptions=True)
 
     async def _ask_all(self, coordinator: Coordinator, worker: WorkerId, asked: set[AgentId]) -> None:
         """A job that starts during the drain is asked as well."""

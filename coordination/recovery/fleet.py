@@ -23,9 +23,12 @@ FORGOTTEN_AFTER: Final = timedelta(seconds=60)
 CLAIM_FOR: Final = timedelta(seconds=3)
 """How long a recovery is claimed without a renewal: whoever dies while it replaces an agent delays it by that."""
 
+_ABANDONED: Final = "0"
+"""In place of the moment of an agent's last heartbeat."""
 _BEAT: Final = Script.load("fleet/beat")
 _ENTER: Final = Script.load("fleet/enter")
 _LEAVE: Final = Script.load("fleet/leave")
+_ABANDON: Final = Script.load("fleet/abandon")
 _READ: Final = Script.load("fleet/read")
 _WORKERS: Final = Script.load("fleet/workers")
 _CLAIM: Final = Script.load("fleet/claim")
@@ -81,6 +84,8 @@ class FleetState:
     agents: Mapping[AgentId, FleetAgent] = field(default_factory=dict[AgentId, FleetAgent])
     silent: Mapping[AgentId, timedelta] = field(default_factory=dict[AgentId, timedelta])
     """How long each agent has been silent itself."""
+    abandoned: frozenset[AgentId] = frozenset()
+    """Those that were given up for lost; they are not among the silent."""
 
     def of_worker(self, worker: WorkerId) -> Iterable[FleetAgent]:
         return (agent for agent in self.agents.values() if agent.worker == worker)
@@ -119,6 +124,13 @@ class Fleet:
         """Takes an agent off; False if it was not there, or is being replaced and does not say so."""
         return bool(await self._store.run(_LEAVE, self.keys.all, (agent, int(replaced))))
 
+    async def abandon(self, agent: AgentId) -> bool:
+        """Gives an agent up for lost whose process ends before its call; False if it is in no call.
+
+        Any watcher takes its call up at its next look, also one that comes up minutes later.
+        """
+        return bool(await self._store.run(_ABANDON, self.keys.all, (agent, ms(FLEET_TTL))))
+
     async def agent(self, agent: AgentId) -> FleetAgent | None:
         """The entry of one agent; None if it is in no call."""
         text = await self._store.command("HGET", self.keys.agents, agent)
@@ -146,10 +158,12 @@ class Fleet:
         """All workers and agents."""
         now, workers, agents, beats = await self._store.run(_READ, self.keys.all[:3])
         entries = {AgentId(name): FleetAgent.load(name, text) for name, text in _pairs(agents)}
+        heard = {AgentId(name): score for name, score in _pairs(beats) if name in entries}
         return FleetState(
             workers={WorkerId(name): _since(now, score) for name, score in _pairs(workers)},
             agents=entries,
-            silent={AgentId(name): _since(now, score) for name, score in _pairs(beats) if name in entries},
+            silent={agent: _since(now, score) for agent, score in heard.items() if score != _ABANDONED},
+            abandoned=frozenset(agent for agent, score in heard.items() if score == _ABANDONED),
         )
 
 

@@ -135,7 +135,8 @@ class Watcher:
             return
         self._hangs_seen_at = loop.time()
         state = await self._fleet.read()
-        lost = {**self._hung(state), **await self._lost_with(suspects, state)}
+        abandoned = dict.fromkeys(state.abandoned, "its process ends before its call")
+        lost = {**abandoned, **self._hung(state), **await self._lost_with(suspects, state)}
         if not post.held:
             return
         for agent, reason in lost.items():

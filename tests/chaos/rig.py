@@ -147,7 +147,9 @@ async def rigged(folder: Path, roles: Sequence[str], *, mutant: str = "", **sett
             worker.start()
             workers.append(worker)
         await asyncio.gather(*(worker.ready() for worker in workers))
-        yield Rig(livekit, valkey, RedisFaults(valkey), workers, folder)
+        faults = RedisFaults(valkey)
+        stack.push_async_callback(faults.close)
+        yield Rig(livekit, valkey, faults, workers, folder)
 
 
 def _living(pid: int, name: str) -> Victim | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +22,7 @@ from coordination.testing.faults import (
     inflict,
     kill,
     pause,
+    restart_livekit,
 )
 from coordination.testing.history import FaultStruck, History, RunStarted, Window
 from coordination.testing.recorder import record_keys
@@ -41,6 +42,8 @@ WORDS_UNHEARD = 8.0
 """Seconds from a death until somebody else listens: nothing hears the caller in between."""
 LOOK_EVERY, STALL = 0.05, 0.2
 """Seconds between looks at the load, and of delay from which tones are misread."""
+GRACE = 2.0
+"""By how much a run may be longer than it was to be, where planned cells are missing."""
 STALL_BEFORE, STALL_AFTER = 3.0, 5.0
 """Seconds around a stall in which its effects are seen: a turn and its answer."""
 
@@ -100,6 +103,10 @@ def _worker(make: Callable[[ChaosWorker], Fault], *, hits: bool, loses_words: bo
     return aim
 
 
+def _livekit(run: ChaosRun, _call: ChaosCall) -> Target | None:
+    return Target(restart_livekit(run.rig.livekit), everywhere=True)
+
+
 def _killed(worker: ChaosWorker) -> Fault:
     """The worker and all its jobs, as when its host dies; another one is started at once."""
 
@@ -122,6 +129,8 @@ FAULTS: dict[str, Aim] = {
     "Redis is away": _redis(lambda run: run.rig.redis.stop(lasting=SOME_TIME)),
     "drop all subscriptions": _redis(lambda run: run.rig.redis.drop_subscriptions()),
     "Redis hangs": _redis(lambda run: run.rig.redis.hang(lasting=SOME_TIME)),
+    "Redis fails over": _redis(lambda run: run.rig.redis.fail_over()),
+    "Redis comes back older": _redis(lambda run: run.rig.redis.restart_old()),
     "kill the holder's worker": _worker(_killed, hits=True, loses_words=True),
     "stop the holder's worker": _worker(
         lambda worker: pause(worker.victim(), lasting=SOME_TIME), hits=False, loses_words=False
@@ -142,26 +151,30 @@ FAULTS: dict[str, Aim] = {
     "cut the link to LiveKit": _worker(
         lambda worker: cut(worker.livekit, name=f"{worker.name} to LiveKit"), hits=True, loses_words=True
     ),
+    "nothing reaches LiveKit": _worker(
+        lambda worker: black_hole(worker.livekit, lasting=SOME_TIME, name=f"{worker.name} to LiveKit"),
+        hits=False,
+        loses_words=True,
+    ),
+    "restart LiveKit": _livekit,
 }
 """What a team of two survives: there is always a standby, and the run sends for the one that is missing."""
 
 
-PLANNED = 3
-"""Cells of each phase that a short run must reach: as few as have every fault among them."""
+PREPARATIONS: dict[str, Callable[[Rig], Awaitable[None]]] = {
+    "Redis fails over": lambda rig: rig.redis.replicate(),
+    "Redis comes back older": lambda rig: rig.redis.remember(),
+}
+"""What is done before the phase is brought about: the backup knows nothing of what comes in between."""
 
 
-def plan(schedule: Schedule, *, each: int) -> frozenset[Cell]:
-    """What a short run has time for: `each` cells of every phase, in which every fault of the table comes up."""
-    coverage = schedule.coverage
-    assert each * len(coverage.phases) >= len(coverage.faults), "a plan in which a fault is missing"
-    faults: list[str] = []
-    while len(faults) < each * len(coverage.phases):
-        faults += schedule.chance.sample(coverage.faults, len(coverage.faults))
-    cells: set[Cell] = set()
-    for number, phase in enumerate(phase for _ in range(each) for phase in coverage.phases):
-        fault = next(fault for fault in faults[number:] if Cell(fault=fault, phase=phase) not in cells)
-        cells.add(Cell(fault=fault, phase=phase))
-    return frozenset(cells)
+def plan(schedule: Schedule) -> frozenset[Cell]:
+    """What a short run has time for: every fault once, and every phase as often as that makes."""
+    faults, phases = schedule.coverage.faults, schedule.coverage.phases
+    turns: list[Phase] = []
+    while len(turns) < len(faults):
+        turns += schedule.chance.sample(phases, len(phases))
+    return frozenset(Cell(fault=fault, phase=phase) for fault, phase in zip(faults, turns, strict=False))
 
 
 @dataclass(slots=True)
@@ -183,26 +196,31 @@ class ChaosRun:
     """How often the machine was too busy for what it should carry."""
     missed: list[str] = field(default_factory=list[str])
     dispatches: int = 0
+    _until: float = 0.0
+    _at_most: float = 0.0
     _striking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _calls: dict[str, ChaosCall] = field(default_factory=dict[str, ChaosCall])
     _rooms: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def of(cls, rig: Rig, history: History, *, seed: int | None = None, calls: int = 1, planned: int = 0) -> ChaosRun:
-        """A run with `planned` cells of each phase before all others."""
+    def of(cls, rig: Rig, history: History, *, seed: int | None = None, calls: int = 1) -> ChaosRun:
+        """A run of every fault; its seed decides what comes when."""
         schedule = Schedule(Coverage(list(FAULTS)), seed=seed)
         history.append(RunStarted(at=time.monotonic(), wall=time.time(), seed=schedule.seed))
-        cells = plan(schedule, each=planned) if planned else frozenset[Cell]()
-        return cls(rig, history, schedule, FAULTS, planned=cells, slots=calls)
+        return cls(rig, history, schedule, FAULTS, planned=plan(schedule), slots=calls)
 
     async def run(self, minutes: float) -> None:
-        """Calls and faults for so long; then nothing of them may be left."""
-        until = time.monotonic() + 60 * minutes
+        """Calls and faults for so long, and on until all that was planned has come about; then nothing may be left.
+
+        A machine that is slow takes longer, and never for more than `GRACE` times as long.
+        """
+        self._until = time.monotonic() + 60 * minutes
+        self._at_most = time.monotonic() + 60 * minutes * GRACE
         load = asyncio.create_task(self._watch_load(), name="watch the load")
         try:
             async with asyncio.TaskGroup() as group:
                 for slot in range(self.slots):
-                    group.create_task(self._slot(slot, until), name=f"slot {slot}")
+                    group.create_task(self._slot(slot), name=f"slot {slot}")
         finally:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
@@ -224,24 +242,29 @@ class ChaosRun:
                     begin, end = due - STALL_BEFORE, due + late + STALL_AFTER
                     self.history.append(Window(at=begin, until=end, rule=rule, reason=reason))
 
-    async def _slot(self, slot: int, until: float) -> None:
+    @property
+    def _over(self) -> bool:
+        now = time.monotonic()
+        return now > self._at_most or (now > self._until and not self.unreached)
+
+    async def _slot(self, slot: int) -> None:
         number = 0
-        while time.monotonic() < until:
+        while not self._over:
             number += 1
             # A call that nobody answers is the checker's to judge; the slot goes on with the next one.
             with suppress(Missed):
                 async with calling(f"chaos-{slot}-{number}", self.rig, self.history) as call:
                     self._calls[call.name], self._rooms[call.sid] = call, call.name
                     try:
-                        await self._talk(call, until)
+                        await self._talk(call)
                     finally:
                         del self._calls[call.name]
                         self.dispatches += call.dispatches
 
-    async def _talk(self, call: ChaosCall, until: float) -> None:
+    async def _talk(self, call: ChaosCall) -> None:
         """Some faults, each followed by a turn that must be answered."""
         for _ in range(self.steps_per_call):
-            if time.monotonic() > until:
+            if self._over:
                 return
             try:
                 await call.complete(patience=self.replaced_within)
@@ -277,6 +300,8 @@ class ChaosRun:
 
     async def strike(self, call: ChaosCall, cell: Cell) -> Phase | None:
         """Inflicts the cell's fault, in its phase if that comes about; returns the phase in which it did happen."""
+        if (prepare := PREPARATIONS.get(cell.fault)) is not None:
+            await prepare(self.rig)
         async with call.in_phase(cell.phase):
             try:
                 target = self.faults[cell.fault](self, call)

@@ -137,6 +137,26 @@ async def test_an_older_state_must_have_been_kept(valkey: EmbeddedValkey) -> Non
         await inflict(RedisFaults(valkey).restart_old())
 
 
+async def test_a_replica_that_is_promoted_has_what_was_replicated_and_the_address_of_its_primary(
+    valkey: EmbeddedValkey,
+) -> None:
+    faults, url, first = RedisFaults(valkey), valkey.url, valkey.pid
+    await faults.command("SET", "before", "1", "EX", "60")
+    await faults.replicate()
+    await faults.command("SET", "after", "1", "EX", "60")
+    await faults.command("WAIT", "1", "5000")
+
+    await inflict(faults.fail_over())
+
+    assert (await keys(faults), valkey.url) == ({"before", "after"}, url)
+    assert valkey.pid not in (None, first)
+    assert b"role:master" in await faults.command("INFO", "replication")
+    await inflict(faults.restart())
+    assert await keys(faults) == {"before", "after"}
+    with pytest.raises(FaultImpossible, match="replicate"):
+        await inflict(faults.fail_over())
+
+
 async def test_a_redis_that_is_stopped_or_hangs_is_away_and_comes_back(valkey: EmbeddedValkey) -> None:
     faults = RedisFaults(valkey)
     answers: list[object] = []

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
@@ -201,17 +200,23 @@ async def test_a_watcher_that_was_stopped_and_wakes_up_does_nothing_that_was_don
     assert sum(worker.watching for worker in (sleeper, *others)) == 1
 
 
-async def test_all_subscriptions_killed_at_once_cost_nobody_the_floor(start: Start, valkey: EmbeddedValkey) -> None:
+@pytest.mark.parametrize("fault", ["subscriptions", "restart", "failover"])
+async def test_what_happens_to_redis_costs_nobody_the_floor(start: Start, valkey: EmbeddedValkey, fault: str) -> None:
     holder = await start("holder", "call", "billing", "holder")
     others = [await start(f"w{i}") for i in range(2)]
     await manned(holder, *others)
-    redis = Redis.from_url(valkey.url)
+    faults = RedisFaults(valkey)
 
-    for _ in range(3):
-        killed = await redis.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
-        assert int(killed or 0) > 0
-        await asyncio.sleep(A_WHILE / 2)
-    await redis.aclose()
+    if fault == "failover":
+        await faults.replicate()
+        await inflict(faults.fail_over())
+    elif fault == "restart":
+        await inflict(faults.restart())
+    else:
+        for _ in range(3):
+            await inflict(faults.drop_subscriptions())
+            await asyncio.sleep(A_WHILE / 2)
+    await asyncio.sleep(A_WHILE)
 
     workers = [holder, *others]
     assert not told(workers, "silence")
@@ -239,6 +244,38 @@ async def test_an_agent_whose_loop_is_blocked_is_lost_although_its_process_lives
         assert (await coordinator.room("call").floor.state()).holder is None
 
 
+async def test_an_agent_that_was_given_up_is_replaced_though_it_and_its_worker_live(
+    start: Start, valkey: EmbeddedValkey
+) -> None:
+    async with Coordinator.open(valkey.url) as coordinator:
+        fleet, entry = coordinator.fleet, an_agent(coordinator)
+        assert not await fleet.abandon(entry.agent), "who is in no call cannot be given up"
+        assert await fleet.enter(entry)
+
+        assert await fleet.abandon(entry.agent)
+        assert not await fleet.enter(entry), "its heartbeat does not put it back"
+        assert not await fleet.leave(entry.agent), "its own end does not hide it from whoever continues its call"
+        state = await fleet.read()
+        assert (state.abandoned, dict(state.silent)) == ({entry.agent}, {})
+
+        watching = await start("comes later")
+        await until(lambda: bool(watching.all("bring")), "a replacement is sent for")
+        assert watching.all("bring")[0]["instead_of"] == entry.agent
+
+
+def an_agent(coordinator: Coordinator) -> FleetAgent:
+    return FleetAgent(
+        agent=AgentId("agent"),
+        worker=WorkerId("worker"),
+        process=coordinator.process,
+        tenant=Tenant(DEFAULT_TENANT),
+        room=RoomName("call"),
+        room_name="call",
+        role=RoleName("billing"),
+        identity="agent-agent",
+    )
+
+
 async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken_for_hung(
     valkey: EmbeddedValkey,
 ) -> None:
@@ -250,16 +287,7 @@ async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken
 
     limit = 2.5
     async with Coordinator.open(valkey.url) as coordinator:
-        entry = FleetAgent(
-            agent=AgentId("agent"),
-            worker=WorkerId("worker"),
-            process=coordinator.process,
-            tenant=Tenant(DEFAULT_TENANT),
-            room=RoomName("call"),
-            room_name="call",
-            role=RoleName("billing"),
-            identity="agent-agent",
-        )
+        entry = an_agent(coordinator)
         watcher = Watcher(
             coordinator.fleet, coordinator._engine, WorkerId("w"), recover, hang_limit=timedelta(seconds=limit)
         )

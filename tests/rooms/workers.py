@@ -35,7 +35,10 @@ LONG = " ".join(["long"] * 60)
 STORY = "The first part. " + " ".join(["second"] * 20) + ". " + " ".join(["third"] * 20) + ". The end"
 """The same in sentences: somebody to be finished by another."""
 
-server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1)
+DRAINS_FOR = int(os.environ.get("TEST_DRAINS_FOR", "3600"))
+"""Seconds that a worker waits for its calls when it is told to end."""
+
+server = CoordinatedServer(host="127.0.0.1", port=0, num_idle_processes=1, drain_timeout=DRAINS_FOR)
 
 
 def _left_unanswered(chat: llm.ChatContext) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from livekit import rtc
 
 from coordination.errors import StoreUnavailable
 from coordination.livekit import seat as module
@@ -74,6 +75,45 @@ async def test_a_grant_that_is_read_after_a_return_into_the_room_opens_nothing_b
     await seat.hold(MagicMock(reason=None, fence=7), Entry(kind=EntryKind.HANDOFF))
 
     assert order == (["doubt", "come on"] if returned else ["come on"])
+
+
+@pytest.mark.parametrize(
+    ("reason", "lost"),
+    [
+        (rtc.DisconnectReason.CONNECTION_TIMEOUT, True),
+        (rtc.DisconnectReason.UNKNOWN_REASON, True),
+        (rtc.DisconnectReason.ROOM_DELETED, False),
+        (rtc.DisconnectReason.PARTICIPANT_REMOVED, False),
+        (None, False),
+    ],
+)
+async def test_a_holder_whose_connection_to_the_room_is_lost_leaves_its_call_to_the_fleet(
+    seat: Seat, reason: int | None, lost: bool
+) -> None:
+    """It left in good order, as after a call: nobody took it for lost, and its caller was left alone."""
+    parts = {
+        name: MagicMock(**{f"{method}": AsyncMock()})
+        for name, method in {
+            "turns": "close",
+            "membership": "leave",
+            "resources": "aclose",
+            "saving": "close",
+        }.items()
+    }
+    quiet = {name: MagicMock() for name in ("_witness", "keeper", "target")}
+    fleet = MagicMock(abandon=AsyncMock(), leave=AsyncMock())
+    roster = MagicMock(remove=AsyncMock())
+    lease = MagicMock(release=AsyncMock())
+    vars(seat).update(parts, _fleet=fleet, room=MagicMock(roster=roster), lease=lease, **quiet)
+    vars(seat).update(_ends=[], _cut_off=False, agent="agent", call=MagicMock(over=True))
+    if reason is not None:
+        seat._on_disconnected(reason)
+
+    await seat._close()
+
+    assert fleet.abandon.await_count == roster.remove.await_count == int(lost)
+    assert lease.release.await_count == fleet.leave.await_count == 1
+    assert parts["saving"].close.await_args.kwargs["over"] is not lost, "the record of a call that goes on stays open"
 
 
 async def _nothing(_: Any) -> None:

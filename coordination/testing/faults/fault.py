@@ -31,6 +31,8 @@ class FaultKind(StrEnum):
     """Restarted without its data."""
     REDIS_OLD = "redis-old"
     """Restarted with data of an earlier moment, as from a backup."""
+    REDIS_FAILOVER = "redis-failover"
+    """It dies, and a replica of it is promoted at its address."""
     SUBSCRIPTIONS = "subscriptions"
     """All subscribing connections are closed at once."""
     DELAY = "delay"

@@ -24,6 +24,7 @@ class RedisFaults:
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
         self._old: Path | None = None
+        self._replica: EmbeddedValkey | None = None
 
     def stop(self, *, lasting: timedelta) -> Fault:
         """Away for so long, as during an upgrade; it comes back with its data."""
@@ -82,6 +83,31 @@ class RedisFaults:
             await self._start()
 
         return Fault(kind=FaultKind.REDIS_OLD, target=_NAME, begin=begin)
+
+    async def replicate(self) -> None:
+        """Starts a replica for `fail_over`, in place of the one before; returns when it is in step."""
+        await self.close()
+        self._replica = await self._server.replicate()
+
+    def fail_over(self) -> Fault:
+        """The server dies and its replica is promoted, at the same address. What was not replicated is lost.
+
+        Raises `FaultImpossible` when it strikes if there is no replica: call `replicate` first.
+        """
+
+        async def begin() -> None:
+            if self._replica is None:
+                raise FaultImpossible("There is no replica of Redis to be promoted: call `replicate` first.")
+            replica, self._replica = self._replica, None
+            self._server.fail_over(replica)
+
+        return Fault(kind=FaultKind.REDIS_FAILOVER, target=_NAME, begin=begin)
+
+    async def close(self) -> None:
+        """Ends a replica that was not promoted."""
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            await replica.stop()
 
     def drop_subscriptions(self) -> Fault:
         """Closes all connections that subscribe to something, of all clients at once."""

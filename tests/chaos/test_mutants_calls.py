@@ -1,7 +1,5 @@
 """The checker catches a Baton that is broken: each mutant in a call that needs what the mutant lacks.
 
-`make chaos` begins with it.
-
 Each call is made twice: with the real thing, where the rule must hold, and with the mutant, where it must be broken.
 Otherwise a call that breaks the rule by itself, or a checker that always cries, would pass for a proof.
 """
@@ -9,6 +7,7 @@ Otherwise a call that breaks the rule by itself, or a checker that always cries,
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,19 +18,22 @@ import pytest
 import pytest_asyncio
 
 from coordination.coordinator import Coordinator, Room
-from coordination.livekit.silence import RoomSilencer
 from coordination.room.members import Member, MemberState
 from coordination.settings import CoordinatorSettings
 from coordination.testing.checker import Judgement, Rule, check
-from coordination.testing.faults import inflict, kill, pause
+from coordination.testing.faults import RedisFaults, inflict, kill, pause
 from coordination.testing.history import FaultStruck, History
 from coordination.testing.schedule import Phase
 from tests.chaos.calls import ChaosCall, calling
 from tests.chaos.rig import Rig, rigged
 from tests.chaos.words import ROLES
 
-Scenario = Callable[[ChaosCall], Awaitable[None]]
-
+Scenario = Callable[[ChaosCall, asyncio.Barrier], Awaitable[None]]
+"""What happens to a call; the barrier is for what has to happen to both calls in one moment."""
+HEARD_FOR = 1.5
+"""Seconds in which whoever should be silent is heard; three times the tail that may be heard."""
+STOPPED_FOR = timedelta(seconds=4.5)
+"""The floor runs out after two; then the holder is still in the room for much longer than it may be."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,11 +46,9 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
 
 @asynccontextmanager
 async def operating(call: ChaosCall) -> AsyncIterator[Room]:
-    """An operator of the call, who knows nothing of what was granted so far."""
+    """An operator of the call, who knows nothing of what was granted so far, and moves the floor without silencing."""
     async with Coordinator.open(settings=CoordinatorSettings(redis_url=call.rig.valkey.url)) as coordinator:
-        silencer = RoomSilencer(call.client, call.name)
-        yield coordinator.room(call.sid, silencer=silencer)
-        await silencer.aclose()
+        yield coordinator.room(call.sid)
 
 
 async def speaking(call: ChaosCall) -> None:
@@ -73,30 +73,42 @@ async def standing_by(call: ChaosCall, room: Room) -> Member:
     raise AssertionError("the second agent does not stand by")
 
 
-async def the_floor_is_moved_in_mid_sentence(call: ChaosCall) -> None:
+async def the_floor_is_moved_in_mid_sentence(call: ChaosCall, _both: asyncio.Barrier) -> None:
     async with operating(call) as room:
         target = await standing_by(call, room)
         await speaking(call)
         await room.floor.grant(target.agent, target.process, role=target.role)
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(HEARD_FOR)
 
 
-async def redis_forgets_and_grants_to_another(call: ChaosCall) -> None:
+async def redis_forgets_and_grants_to_another(call: ChaosCall, both: asyncio.Barrier) -> None:
+    holder = call.holder()
+    assert holder is not None
     async with operating(call) as room:
         target = await standing_by(call, room)
+    redis = RedisFaults(call.rig.valkey)
     async with operating(call) as ignorant:
         await speaking(call)
         await call.recorder.catch_up()
-        await inflict(call.rig.redis.wipe())
-        await ignorant.floor.grant(target.agent, target.process, role=target.role)
-        await asyncio.sleep(3.0)
+        await both.wait()
+        # Stopped for a moment, so that it cannot claim its floor in between: what it would be told then is no fence.
+        holder.victim.signal(signal.SIGSTOP)
+        try:
+            # It is one Redis: one of the two wipes it, when both holders are stopped in mid-sentence.
+            if await both.wait() == 0:
+                await inflict(redis.wipe())
+            await both.wait()
+            await ignorant.floor.grant(target.agent, target.process, role=target.role)
+        finally:
+            holder.victim.signal(signal.SIGCONT)
+        await asyncio.sleep(HEARD_FOR)
 
 
-async def the_holder_is_stopped_in_mid_sentence(call: ChaosCall) -> None:
+async def the_holder_is_stopped_in_mid_sentence(call: ChaosCall, _both: asyncio.Barrier) -> None:
     holder = call.holder()
     assert holder is not None
     await speaking(call)
-    strike = await inflict(pause(holder.victim, lasting=timedelta(seconds=5)))
+    strike = await inflict(pause(holder.victim, lasting=STOPPED_FOR))
     until = (strike.until or strike.at).monotonic
     call.history.append(
         FaultStruck(
@@ -108,7 +120,7 @@ async def the_holder_is_stopped_in_mid_sentence(call: ChaosCall) -> None:
             agents=(holder.agent,),
         )
     )
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +139,29 @@ CASES = (
 )
 
 
-async def judged(rig: Rig, case: Case, *, mutant: str) -> Judgement:
+async def judged(rig: Rig, case: Case, both: asyncio.Barrier, *, mutant: str) -> Judgement:
     """One call, with one of its agents mutated or none."""
     history = History()
     name = f"mutant-{CASES.index(case)}-{'m' if mutant else 'r'}"
-    async with calling(name, rig, history, mutants=("", mutant) if case.where else (mutant, "")) as call:
-        await case.scenario(call)
-    for job in rig.jobs(name):
-        await inflict(kill(job.victim))
+    try:
+        async with calling(name, rig, history, mutants=("", mutant) if case.where else (mutant, "")) as call:
+            await case.scenario(call, both)
+            # A broken agent may stay for ever.
+            for job in rig.jobs(name):
+                await inflict(kill(job.victim))
+    except BaseException:
+        await both.abort()
+        raise
     return check(history)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.mutant)
 async def test_a_mutant_is_caught_where_the_real_thing_passes(rig: Rig, case: Case) -> None:
-    began = time.monotonic()
-    # Side by side, unless what happens to one call happens to all.
-    turns = asyncio.Semaphore(1 if case.scenario is redis_forgets_and_grants_to_another else 2)
-
-    async def judge(mutant: str) -> Judgement:
-        async with turns:
-            return await judged(rig, case, mutant=mutant)
-
-    real, mutated = await asyncio.gather(judge(""), judge(case.mutant))
-    print(f"{case.mutant}: {time.monotonic() - began:.0f} s\nreal: {real}\nmutant: {mutated}")
+    both = asyncio.Barrier(2)
+    real, mutated = await asyncio.gather(
+        judged(rig, case, both, mutant=""), judged(rig, case, both, mutant=case.mutant)
+    )
+    print(f"{case.mutant}\nreal: {real}\nmutant: {mutated}")
 
     assert [violation for rule in case.caught_by for violation in real.broken(rule)] == []
     for rule in case.caught_by:

@@ -1,0 +1,93 @@
+"""A lost agent is replaced once it is silent, however long that takes; a room whose agents keep dying is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from coordination.coordinator import Coordinator
+from coordination.ids import DEFAULT_TENANT, AgentId, RoleName, RoomName, Tenant, WorkerId
+from coordination.ports import Silenced, Silencer
+from coordination.recovery.fleet import FleetAgent
+from coordination.recovery.replacement import Policy, Replacement
+
+
+class Calls:
+    """A media server that gives no answer at first, and to which nobody comes."""
+
+    def __init__(self, *outcomes: Silenced, look: Callable[[], None] = lambda: None) -> None:
+        self.outcomes, self.look, self.asked = list(outcomes), look, list[str]()
+
+    def silencer(self, room: str, *, identities: Mapping[AgentId, str]) -> Silencer:
+        return self
+
+    async def silence(self, agent: AgentId) -> Silenced:
+        self.look()
+        outcome = self.outcomes.pop(0) if self.outcomes else Silenced.REMOVED
+        self.asked.append(outcome.name)
+        return outcome
+
+    async def has_caller(self, room: str) -> bool:
+        return True
+
+    async def bring(self, role: RoleName, room: str, *, tenant: Tenant, instead_of: AgentId) -> None:
+        self.asked.append("BRING")
+
+
+def entry(coordinator: Coordinator, name: str) -> FleetAgent:
+    return FleetAgent(
+        agent=AgentId(name),
+        worker=WorkerId("worker"),
+        process=coordinator.process,
+        tenant=Tenant(DEFAULT_TENANT),
+        room=RoomName("call"),
+        room_name="call",
+        role=RoleName("billing"),
+        identity=f"agent-{name}",
+    )
+
+
+def replacing(coordinator: Coordinator, calls: Calls, **policy: int) -> Replacement:
+    return Replacement(
+        coordinator.fleet,
+        calls,
+        lambda lost, silencer: coordinator.visit(lost.room, tenant=lost.tenant, silencer=silencer),
+        policy=Policy(dispatches=1, joins_within=timedelta(milliseconds=50), **policy),
+    )
+
+
+async def test_nobody_has_the_floor_of_a_lost_agent_while_livekit_does_not_say_that_it_is_silent(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    calls = Calls(Silenced.UNREACHABLE, Silenced.UNREACHABLE)
+    lost = entry(other, "lost")
+    await other.room("call", silencer=calls).floor.request("lost")
+    assert await other.fleet.enter(lost)
+    waiting = asyncio.create_task(coordinator.room("call", silencer=calls).floor.request("heir", timeout=None))
+    await asyncio.sleep(0.05)
+
+    def too_early() -> None:
+        assert not waiting.done()
+
+    calls.look = too_early
+    await replacing(coordinator, calls).recover(lost, "a test")
+
+    assert (await waiting).held
+    assert calls.asked == ["UNREACHABLE", "UNREACHABLE", "REMOVED"], "asked until it answered; the waiter is the heir"
+    assert await coordinator.fleet.agent(lost.agent) is None
+
+
+async def test_a_room_whose_agents_keep_dying_is_left_alone(coordinator: Coordinator) -> None:
+    calls = Calls()
+    replacement = replacing(coordinator, calls, most=2)
+    for number in range(4):
+        lost = entry(coordinator, f"agent-{number}")
+        assert await coordinator.fleet.enter(lost)
+        await replacement.recover(lost, "a test")
+
+    assert calls.asked.count("BRING") == 2
+    events = await coordinator.room("call").events.read()
+    assert [event.kind for event in events].count("takeover") == 2
+    assert events[-1].kind == "give_up"
+    assert "2 agents were lost here" in events[-1].reason
