@@ -10,9 +10,8 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -21,10 +20,9 @@ from coordination.coordinator import Coordinator, Room
 from coordination.room.members import Member, MemberState
 from coordination.settings import CoordinatorSettings
 from coordination.testing.checker import Judgement, Rule, check
-from coordination.testing.faults import RedisFaults, inflict, kill, pause
-from coordination.testing.history import FaultStruck, History
-from coordination.testing.schedule import Phase
-from tests.chaos.calls import ChaosCall, calling
+from coordination.testing.faults import FaultKind, RedisFaults, inflict, kill
+from coordination.testing.history import FaultStruck, FloorEvent, History
+from tests.chaos.calls import ChaosCall, Missed, calling
 from tests.chaos.rig import Rig, rigged
 from tests.chaos.words import ROLES
 
@@ -32,15 +30,21 @@ Scenario = Callable[[ChaosCall, asyncio.Barrier], Awaitable[None]]
 """What happens to a call; the barrier is for what has to happen to both calls in one moment."""
 HEARD_FOR = 1.5
 """Seconds in which whoever should be silent is heard; three times the tail that may be heard."""
-STOPPED_FOR = timedelta(seconds=4.5)
-"""The floor runs out after two; then the holder is still in the room for much longer than it may be."""
+STAYS_FOR = 1.6
+"""Seconds in which a holder that was silenced is stopped on: for longer than one may be in the room."""
+LONG_ENOUGH = 1.2
+"""Seconds of speech that only the long answer has."""
+SETTINGS = {"TEST_LONG": "36", "BATON_HANG_LIMIT": "60"}
+"""An answer of nine seconds goes on for as long as anybody listens. That a holder is stopped is found out by nobody but
+the standby, which may be broken."""
+
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    async with rigged(tmp_path_factory.mktemp("mutants"), ROLES) as running:
+    async with rigged(tmp_path_factory.mktemp("mutants"), ROLES, **SETTINGS) as running:
         yield running
 
 
@@ -52,11 +56,19 @@ async def operating(call: ChaosCall) -> AsyncIterator[Room]:
 
 
 async def speaking(call: ChaosCall) -> None:
-    """Returns when the holder is in the middle of a long answer."""
-    await call.until(lambda: call.quiet, within=10.0, what="quiet")
-    await call.say("more")
-    await call.until(lambda: call.observer.phase is Phase.AGENT, within=10.0, what="an answer")
-    await asyncio.sleep(0.6)
+    """Returns when the holder is in the middle of a long answer; asks again if it did not understand."""
+    for _ in range(4):
+        await call.until(lambda: call.quiet, within=15.0, what="quiet")
+        await call.say("more")
+        with suppress(Missed):
+            await call.until(lambda: _speaks_at_length(call), within=4.0, what="a long answer")
+            return
+    raise Missed("a long answer")
+
+
+def _speaks_at_length(call: ChaosCall) -> bool:
+    since = call.heard.speaking_since()
+    return since is not None and time.monotonic() - since > LONG_ENOUGH
 
 
 async def standing_by(call: ChaosCall, room: Room) -> Member:
@@ -108,19 +120,20 @@ async def the_holder_is_stopped_in_mid_sentence(call: ChaosCall, _both: asyncio.
     holder = call.holder()
     assert holder is not None
     await speaking(call)
-    strike = await inflict(pause(holder.victim, lasting=STOPPED_FOR))
-    until = (strike.until or strike.at).monotonic
-    call.history.append(
-        FaultStruck(
-            at=strike.at.monotonic,
-            until=until,
-            kind=strike.kind,
-            target=strike.target,
-            call=call.name,
-            agents=(holder.agent,),
-        )
-    )
-    await asyncio.sleep(0.5)
+    at = time.monotonic()
+    holder.victim.signal(signal.SIGSTOP)
+    try:
+        hit = (holder.agent,)
+        struck = FaultStruck(at=at, until=at, kind=FaultKind.PAUSE, target="holder", call=call.name, agents=hit)
+        call.history.append(struck)
+        await call.until(lambda: _was_silenced(call, holder.agent), within=20.0, what="its silencing")
+        await asyncio.sleep(STAYS_FOR)
+    finally:
+        holder.victim.signal(signal.SIGCONT)
+
+
+def _was_silenced(call: ChaosCall, agent: str) -> bool:
+    return any(event.kind == "silence" and event.agent == agent for event in call.history.of(FloorEvent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ heard those three words from one agent heard the whole answer, and from whom.
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tests.rooms.providers import WORDS, Reply, frequency, utterance
 NUMBERS = ("zero", "three", "six", "nine", "invoice")
 """Three tones apart: under load WebRTC stretches sound, and a tone may be read as its neighbour."""
 ROLES = ("receptionist", "billing")
-LONG = "wait " * 12
+LONG = "wait " * int(os.environ.get("TEST_LONG", "12"))
 """Three seconds before the point: somebody to be stopped in mid-sentence."""
 _YES = ("refund", "yes", "no")
 SHORTEST = 8

@@ -35,10 +35,10 @@ class Fleet:
         self._environment, self._folder = environment, folder
         self.workers: dict[str, WorkerProcess] = {}
 
-    def start(self, *names: str, dies_at: str = "", drains_for: int = 3600, **settings: str) -> None:
+    def start(self, *names: str, dies_at: str = "", drains_for: str = "3600", **settings: str) -> None:
         """`billing-2` is a second worker of the role billing. `settings` are Baton's, as in its environment."""
         environment = {**self._environment, **{f"BATON_{name.upper()}": value for name, value in settings.items()}}
-        environment["TEST_DRAINS_FOR"] = str(drains_for)
+        environment["TEST_DRAINS_FOR"] = drains_for
         started = [
             WorkerProcess(
                 role=name.partition("-")[0], name=name, environment=environment, folder=self._folder, dies_at=dies_at
@@ -319,7 +319,7 @@ async def test_a_call_that_could_not_be_moved_within_the_drain_timeout_goes_on_w
     make_room: RoomFactory, redis_url: str, fleet: Fleet
 ) -> None:
     """A drain of a benchmark found this: the job left in good order, so nobody took its call for lost."""
-    fleet.start("receptionist-1", drains_for=2)
+    fleet.start("receptionist-1", drains_for="2")
     async with answered(make_room, redis_url, fleet) as call:
         await call.caller.say("delta")
         await call.hears("receptionist", since=time.monotonic())

@@ -48,12 +48,12 @@ def entry(coordinator: Coordinator, name: str) -> FleetAgent:
     )
 
 
-def replacing(coordinator: Coordinator, calls: Calls, **policy: int) -> Replacement:
+def replacing(coordinator: Coordinator, calls: Calls, *, most: int = 5) -> Replacement:
     return Replacement(
         coordinator.fleet,
         calls,
         lambda lost, silencer: coordinator.visit(lost.room, tenant=lost.tenant, silencer=silencer),
-        policy=Policy(dispatches=1, joins_within=timedelta(milliseconds=50), **policy),
+        policy=Policy(dispatches=1, joins_within=timedelta(milliseconds=50), most=most),
     )
 
 
