@@ -48,7 +48,7 @@ model:  ## Check the model of the floor protocol, every state of it (needs spin 
 
 test: setup-dev  ## All tests, a real livekit-server included (ARGS="-k name" for some)
 	$(PY) -m coordination.dev livekit-server --program-only >/dev/null
-	$(PY) -m pytest --ignore=tests/browser $(ARGS)
+	$(PY) -m pytest --ignore=tests/browser -n 2 --dist loadgroup $(ARGS)
 
 test-pythons: setup-dev  ## Unit and store tests on every other Python that this machine has
 	@PY="$(PY)" VENV="$(VENV)" bash tests/pythons.sh

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.deploy.wheels import ROOT, build
+
 _CLUSTER_WIDE = {"Namespace"}
 
 
@@ -43,6 +44,11 @@ def render(folder: Path) -> list[dict[str, Any]]:
         if document["kind"] not in _CLUSTER_WIDE:
             document["metadata"]["namespace"] = kustomization["namespace"]
     return documents
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture

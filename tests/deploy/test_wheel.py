@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import runpy
-import subprocess
-import sys
 import textwrap
 import zipfile
 from collections.abc import AsyncIterator
@@ -14,46 +11,19 @@ from pathlib import Path
 import pytest
 
 from coordination.dev.valkey import EmbeddedValkey
-
-ROOT = Path(__file__).parents[2]
-
-
-def _run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    built = _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
-    assert built.returncode == 0, built.stderr
-    (file,) = folder.glob("*.whl")
-    return file
+from tests.deploy.wheels import ROOT, environment, examples, run
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that holds the wheel, without any extra, and what it depends on."""
-    folder = tmp_path_factory.mktemp("environment")
-    for command in (
-        ["venv", "--quiet", "--python", sys.executable, folder / "venv"],
-        ["pip", "install", "--quiet", "--python", folder / "venv", "--constraint", ROOT / "requirements.lock", wheel],
-    ):
-        done = _run(sys.executable, "-m", "uv", *command, cwd=folder)
-        assert done.returncode == 0, done.stderr
-    return folder / "venv/bin/python"
+    return environment(tmp_path_factory.mktemp("environment"), str(wheel))
 
 
 @pytest.fixture
 async def redis_url() -> AsyncIterator[str]:
     async with EmbeddedValkey() as server:
         yield server.url
-
-
-def _examples(document: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_it_holds_the_library_its_scripts_and_nothing_else(wheel: Path) -> None:
@@ -68,13 +38,13 @@ def test_it_holds_the_library_its_scripts_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_example_of_the_readme_runs_without_any_extra(python: Path, redis_url: str, tmp_path: Path) -> None:
-    (example,) = [code for code in _examples("README.md") if "Coordinator.open" in code]
+    (example,) = [code for code in examples("README.md") if "Coordinator.open" in code]
     body = textwrap.indent(example.replace("redis://localhost", redis_url), "    ")
     (tmp_path / "example.py").write_text(
         f"async def main():\n{body}\nimport asyncio\nasyncio.run(main())\nprint('ran')\n"
     )
 
-    ran = _run(python, "-W", "error", "example.py", cwd=tmp_path)
+    ran = run(python, "-W", "error", "example.py", cwd=tmp_path)
 
     assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr
 
@@ -108,13 +78,13 @@ def test_everything_that_needs_no_livekit_works_without_any_extra(python: Path, 
         f"{textwrap.indent(ALL_OF_IT, ' ' * 8)}\nasyncio.run(main())\nprint('ran')\n"
     )
 
-    ran = _run(python, "-W", "error", "example.py", cwd=tmp_path)
+    ran = run(python, "-W", "error", "example.py", cwd=tmp_path)
 
     assert (ran.returncode, ran.stdout) == (0, "ran\n"), ran.stderr
 
 
 def test_the_command_line_works_without_any_extra(python: Path, tmp_path: Path) -> None:
-    ran = _run(python.parent / "baton", "--help", cwd=tmp_path)
+    ran = run(python.parent / "baton", "--help", cwd=tmp_path)
 
     assert ran.returncode == 0, ran.stderr
     assert "doctor" in ran.stdout
@@ -122,7 +92,7 @@ def test_the_command_line_works_without_any_extra(python: Path, tmp_path: Path) 
 
 def test_livekit_is_asked_for_by_name_when_it_is_missing(python: Path, tmp_path: Path) -> None:
     """The package can be imported, so that tools can look at it; using it says what to install."""
-    ran = _run(python, "-c", "import coordination.livekit as l; l.CoordinatedSession", cwd=tmp_path)
+    ran = run(python, "-c", "import coordination.livekit as l; l.CoordinatedSession", cwd=tmp_path)
 
     assert ran.returncode != 0
     assert "livekit-baton[livekit]" in ran.stderr
@@ -131,7 +101,7 @@ def test_livekit_is_asked_for_by_name_when_it_is_missing(python: Path, tmp_path:
 @pytest.mark.parametrize(("document", "count"), [("README.md", 1), ("docs/tutorial.md", 2)])
 def test_the_agents_of_the_documentation_are_workers(document: str, count: int, tmp_path: Path) -> None:
     """They can be loaded, and have a server that LiveKit's command line finds; talking to them takes keys."""
-    agents = [code for code in _examples(document) if "CoordinatedServer()" in code]
+    agents = [code for code in examples(document) if "CoordinatedServer()" in code]
     assert len(agents) == count
     for number, code in enumerate(agents):
         file = tmp_path / f"agent{number}.py"

@@ -73,6 +73,30 @@ async def test_a_grant_that_is_read_after_its_time_opens_nothing_and_is_given_ba
         await _free(sleeper)
 
 
+async def test_a_renewal_that_is_read_after_its_time_vouches_for_nothing(
+    valkey: EmbeddedValkey, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    """A pushed grant was confirmed by a reply from before a stop: the agent spoke beside the next holder."""
+    async with Coordinator.open(valkey.url, settings=SHORT) as sleeper:
+        lease = await sleeper.room("call", silencer=Witness()).floor.request("a")
+        lease.strict = True  # as a pushed grant is until it is confirmed
+        engine = sleeper._engine
+        run, held = engine.store.run, list[bool]()
+
+        async def stopped(*args: Any, **options: Any) -> Any:
+            held.append(lease.held)
+            reply = await run(*args, **options)
+            if len(held) == 1:
+                time.sleep(0.5)  # noqa: ASYNC251  # the whole process is stopped, as by SIGSTOP
+            return reply
+
+        monkeypatch.setattr(engine.store, "run", stopped)
+
+        await engine.keeper.renew(lease)
+
+        assert held[:2] == [True, False], "held when the server is asked first, and again"
+
+
 async def test_a_reply_older_than_the_doubt_does_not_end_it(coordinator: Coordinator):
     """A renewal was under way when a higher fence was announced, and its reply opened the gate again."""
     floor = coordinator.room("call", silencer=Witness()).floor
