@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 CALLS = ("agents", "rooms", "browser")
 """Folders whose tests speak and listen."""
-CALLING_FILES = ("test_chaos_calls.py", "test_chaos_mutants.py")
+CALLING_FILES = ("test_chaos_calls.py", "test_mutants_calls.py")
 """Others that do."""
 GIVES_WAY = 10
 """Added to the niceness of the half without calls."""
