@@ -10,7 +10,7 @@ from livekit.agents import JobContext
 from agents.account import Account
 from agents.billing.tools import TOOLS
 from agents.desk import DeskAgent, ask_whether_there, make_server
-from agents.providers import providers_for
+from agents.providers import providers_for, within_limits
 from config import Role, load_settings
 from coordination.livekit import CoordinatedSession
 
@@ -33,7 +33,7 @@ class Billing(DeskAgent):
 async def billing(ctx: JobContext) -> None:
     settings = load_settings()
     account = await Account.of(ctx)
-    providers = providers_for(Role.BILLING, settings)
+    providers = await within_limits(ctx, providers_for(Role.BILLING, settings), settings)
     ctx.add_shutdown_callback(providers.aclose)
     session = CoordinatedSession[Account](ctx, userdata=account, **providers.session_options())
     agent = Billing(tools=list(TOOLS), greeting=settings.agents.billing.greeting)

@@ -9,7 +9,7 @@ from livekit.agents import JobContext
 
 from agents.account import Account
 from agents.desk import DeskAgent, ask_whether_there, make_server
-from agents.providers import providers_for
+from agents.providers import providers_for, within_limits
 from agents.receptionist.tools import TOOLS
 from config import Role, load_settings
 from coordination.livekit import CoordinatedSession
@@ -31,7 +31,7 @@ class Receptionist(DeskAgent):
 async def receptionist(ctx: JobContext) -> None:
     settings = load_settings()
     account = await Account.of(ctx)
-    providers = providers_for(Role.RECEPTIONIST, settings)
+    providers = await within_limits(ctx, providers_for(Role.RECEPTIONIST, settings), settings)
     ctx.add_shutdown_callback(providers.aclose)
     session = CoordinatedSession[Account](ctx, userdata=account, **providers.session_options())
     agent = Receptionist(tools=list(TOOLS), greeting=settings.agents.receptionist.greeting)

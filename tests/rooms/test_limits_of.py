@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from livekit.agents import AgentSession, JobContext
+from livekit.agents import AgentSession, JobContext, llm
 
+from agents.providers import Providers, providers_for, within_limits
+from config import Role, load_settings
 from coordination.coordinator import Coordinator
 from coordination.errors import InvalidSettings
 from coordination.limits.config import LimitsConfig
 from coordination.livekit import CallLimits, CoordinatedSession, limits_of
-from coordination.livekit.limited import LimitedTTS
+from coordination.livekit.limited import LimitedSTT, LimitedTTS
 from coordination.settings import CoordinatorSettings
+from coordination.testing.emulators import OpenAIEmulator
 from tests.rooms.conftest import ListenerFactory, RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.jobs import Job
@@ -79,3 +84,38 @@ async def test_without_redis_the_limits_say_what_they_need(make_room: RoomFactor
     with pytest.raises(InvalidSettings, match="BATON_REDIS_URL"):
         await limits_of(job.ctx, settings=CoordinatorSettings(redis_url=None, coordination="off"))
     await job.close()
+
+
+async def test_the_agents_of_the_demo_use_real_providers_within_the_limits_that_are_configured(
+    redis_url: str, make_room: RoomFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are set, and a file of limits: what the language model is asked is counted by the shared limits."""
+    monkeypatch.setenv("BATON_REDIS_URL", redis_url)
+    monkeypatch.setenv("BATON_LIMITS_FILE", str(tmp_path / "limits.yaml"))
+    limit = {"requests": {"unit": "requests", "limit": 100, "period": 86400, "burst": 100}}
+    accounts = {"providers": {name: {"limits": limit} for name in ("deepgram", "openai", "elevenlabs")}}
+    (tmp_path / "limits.yaml").write_text(json.dumps(accounts))
+    for key in ("DEEPGRAM_API_KEY", "OPENAI_API_KEY", "ELEVEN_API_KEY"):
+        monkeypatch.setenv(key, "any")
+    job, reached = Job(await make_room(), "billing"), list[Providers]()
+
+    async def entrypoint(ctx: JobContext) -> None:
+        settings = load_settings()
+        reached.append(await within_limits(ctx, providers_for(Role.BILLING, settings), settings))
+
+    async with OpenAIEmulator() as model, Coordinator.open(redis_url, limits=LimitsConfig.parse(accounts)) as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", model.base_url)
+        job.start(entrypoint)
+        await job.started()
+        (providers,) = reached
+        chat = llm.ChatContext.empty()
+        chat.add_message(role="user", content="What do I owe you?")
+        async with providers.llm.chat(chat_ctx=chat) as stream:
+            said = "".join([chunk.delta.content or "" async for chunk in stream if chunk.delta])
+        (left,) = (await judge.limits.show("openai")).limits
+        await providers.aclose()
+        await job.close()
+
+    assert said
+    assert (type(providers.stt), type(providers.tts)) == (LimitedSTT, LimitedTTS)
+    assert left.available == pytest.approx(99, abs=0.5)
