@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from redis.asyncio import Redis
 
 from coordination.dev.livekit_server import LiveKitServer
 from coordination.dev.valkey import EmbeddedValkey
@@ -143,8 +144,10 @@ async def test_a_replica_that_is_promoted_has_what_was_replicated_and_the_addres
     faults, url, first = RedisFaults(valkey), valkey.url, valkey.pid
     await faults.command("SET", "before", "1", "EX", "60")
     await faults.replicate()
-    await faults.command("SET", "after", "1", "EX", "60")
-    await faults.command("WAIT", "1", "5000")
+    async with Redis.from_url(url, single_connection_client=True) as client:
+        # WAIT asks for what its own connection has written.
+        await client.set("after", "1", ex=60)
+        assert await client.wait(1, 5000) == 1
 
     await inflict(faults.fail_over())
 
