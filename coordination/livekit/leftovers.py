@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -70,40 +70,44 @@ class Leftovers:
     async def _serve(
         self, server: CoordinatedServer, settings: CoordinatorSettings, backend: PersistenceSettings
     ) -> None:
-        while True:
-            try:
-                async with AsyncExitStack() as parts:
-                    coordinator = await parts.enter_async_context(shared_coordinator(server, settings))
-                    round_ = Round(coordinator, backend, parts)
-                    while True:
-                        await round_.go(
-                            {Tenant(settings.tenant or DEFAULT_TENANT), *await _tenants(coordinator, server)}
-                        )
-                        await asyncio.sleep(LOOK_EVERY.total_seconds())
-            except CoordinationError as fault:
-                logger.warning("what calls have left is not delivered yet: %s", fault)
-            except Exception:
-                logger.exception("what calls have left is not delivered yet")
-            await asyncio.sleep(REDIS_AGAIN.total_seconds())
+        async def serve() -> None:
+            async with AsyncExitStack() as parts:
+                coordinator = await parts.enter_async_context(shared_coordinator(server, settings))
+                round_ = Round(coordinator, backend, parts)
+                while True:
+                    await round_.go({Tenant(settings.tenant or DEFAULT_TENANT), *await _tenants(coordinator, server)})
+                    await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+        await _for_ever(serve, of="calls", every=REDIS_AGAIN)
 
 
 async def deliver_file(backend: PersistenceSettings, tenant: Tenant) -> None:
     """Delivers, from the moment there is a file, what calls without coordination have left in it. Runs for ever."""
+
+    async def deliver() -> None:
+        if not backend.outbox_file.expanduser().exists():
+            return
+        async with BackendClient.open(backend, tenant=tenant) as client:
+            assert client.outbox is not None
+            erasures = Erasures(client, client.outbox, forget=nothing_else)
+            while True:
+                with suppress(BackendError):
+                    await erasures.follow()
+                await asyncio.sleep(FORGET_EVERY.total_seconds())
+
+    await _for_ever(deliver, of="calls without coordination", every=LOOK_EVERY)
+
+
+async def _for_ever(deliver: Callable[[], Awaitable[None]], *, of: str, every: timedelta) -> None:
+    """Begins the delivery again whenever it has ended or failed."""
     while True:
         try:
-            if backend.outbox_file.expanduser().exists():
-                async with BackendClient.open(backend, tenant=tenant) as client:
-                    assert client.outbox is not None
-                    erasures = Erasures(client, client.outbox, forget=nothing_else)
-                    while True:
-                        with suppress(BackendError):
-                            await erasures.follow()
-                        await asyncio.sleep(FORGET_EVERY.total_seconds())
+            await deliver()
         except CoordinationError as fault:
-            logger.warning("what calls without coordination have left is not delivered yet: %s", fault)
+            logger.warning("what %s have left is not delivered yet: %s", of, fault)
         except Exception:
-            logger.exception("what calls without coordination have left is not delivered yet")
-        await asyncio.sleep(LOOK_EVERY.total_seconds())
+            logger.exception("what %s have left is not delivered yet", of)
+        await asyncio.sleep(every.total_seconds())
 
 
 async def _tenants(coordinator: Coordinator, server: CoordinatedServer) -> set[Tenant]:

@@ -16,10 +16,11 @@ import pytest
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.ids import DEFAULT_TENANT, AgentId, RoleName, RoomName, Tenant, WorkerId
+from coordination.ids import WorkerId
 from coordination.recovery.fleet import FleetAgent
 from coordination.recovery.watcher import Watcher
 from coordination.testing.faults import RedisFaults, inflict
+from tests.store.fleets import fleet_agent
 
 WORKER = Path(__file__).with_name("fleet_worker.py")
 ROOT = WORKER.parents[2]
@@ -248,7 +249,7 @@ async def test_an_agent_that_was_given_up_is_replaced_though_it_and_its_worker_l
     start: Start, valkey: EmbeddedValkey
 ) -> None:
     async with Coordinator.open(valkey.url) as coordinator:
-        fleet, entry = coordinator.fleet, an_agent(coordinator)
+        fleet, entry = coordinator.fleet, fleet_agent(coordinator)
         assert not await fleet.abandon(entry.agent), "who is in no call cannot be given up"
         assert await fleet.enter(entry)
 
@@ -263,19 +264,6 @@ async def test_an_agent_that_was_given_up_is_replaced_though_it_and_its_worker_l
         assert watching.all("bring")[0]["instead_of"] == entry.agent
 
 
-def an_agent(coordinator: Coordinator) -> FleetAgent:
-    return FleetAgent(
-        agent=AgentId("agent"),
-        worker=WorkerId("worker"),
-        process=coordinator.process,
-        tenant=Tenant(DEFAULT_TENANT),
-        room=RoomName("call"),
-        room_name="call",
-        role=RoleName("billing"),
-        identity="agent-agent",
-    )
-
-
 async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken_for_hung(
     valkey: EmbeddedValkey,
 ) -> None:
@@ -287,7 +275,7 @@ async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken
 
     limit = 2.5
     async with Coordinator.open(valkey.url) as coordinator:
-        entry = an_agent(coordinator)
+        entry = fleet_agent(coordinator)
         watcher = Watcher(
             coordinator.fleet, coordinator._engine, WorkerId("w"), recover, hang_limit=timedelta(seconds=limit)
         )

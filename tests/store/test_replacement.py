@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from coordination.coordinator import Coordinator
-from coordination.ids import DEFAULT_TENANT, AgentId, RoleName, RoomName, Tenant, WorkerId
+from coordination.ids import AgentId, RoleName, Tenant
 from coordination.ports import Silenced, Silencer
-from coordination.recovery.fleet import FleetAgent
 from coordination.recovery.replacement import Policy, Replacement
+from tests.store.fleets import fleet_agent
 
 
 class Calls:
@@ -35,19 +35,6 @@ class Calls:
         self.asked.append("BRING")
 
 
-def entry(coordinator: Coordinator, name: str) -> FleetAgent:
-    return FleetAgent(
-        agent=AgentId(name),
-        worker=WorkerId("worker"),
-        process=coordinator.process,
-        tenant=Tenant(DEFAULT_TENANT),
-        room=RoomName("call"),
-        room_name="call",
-        role=RoleName("billing"),
-        identity=f"agent-{name}",
-    )
-
-
 def replacing(coordinator: Coordinator, calls: Calls, *, most: int = 5) -> Replacement:
     return Replacement(
         coordinator.fleet,
@@ -61,7 +48,7 @@ async def test_nobody_has_the_floor_of_a_lost_agent_while_livekit_does_not_say_t
     coordinator: Coordinator, other: Coordinator
 ) -> None:
     calls = Calls(Silenced.UNREACHABLE, Silenced.UNREACHABLE)
-    lost = entry(other, "lost")
+    lost = fleet_agent(other, "lost")
     await other.room("call", silencer=calls).floor.request("lost")
     assert await other.fleet.enter(lost)
     waiting = asyncio.create_task(coordinator.room("call", silencer=calls).floor.request("heir", timeout=None))
@@ -82,7 +69,7 @@ async def test_a_room_whose_agents_keep_dying_is_left_alone(coordinator: Coordin
     calls = Calls()
     replacement = replacing(coordinator, calls, most=2)
     for number in range(4):
-        lost = entry(coordinator, f"agent-{number}")
+        lost = fleet_agent(coordinator, f"agent-{number}")
         assert await coordinator.fleet.enter(lost)
         await replacement.recover(lost, "a test")
 
