@@ -9,8 +9,9 @@ from livekit.agents import JobContext
 
 from agents.account import Account
 from agents.billing.tools import TOOLS
+from agents.budgets import within_limits
 from agents.desk import DeskAgent, ask_whether_there, make_server
-from agents.providers import providers_for, within_limits
+from agents.providers import providers_for
 from config import Role, load_settings
 from coordination.livekit import CoordinatedSession
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 from livekit.agents import JobContext
 
 from agents.account import Account
+from agents.budgets import within_limits
 from agents.desk import DeskAgent, ask_whether_there, make_server
-from agents.providers import providers_for, within_limits
+from agents.providers import providers_for
 from agents.technical.tools import TOOLS
 from config import Role, load_settings
 from coordination.livekit import CoordinatedSession

@@ -103,6 +103,22 @@ async def test_the_whole_call_is_kept_and_nothing_else_was_spoken_to(
     assert not refused.exists(), refused.read_text()
 
 
+async def test_its_worker_needs_nothing_that_needs_redis(tmp_path: Path) -> None:
+    """What is imported by mistake is named at once, and not by a worker that ends at start."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import agents.solo.agent",
+        cwd=CHECKOUT,
+        env={"PYTHONPATH": str(ALONE), "REFUSED": str(tmp_path / "refused")},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaint = await process.communicate()
+
+    assert process.returncode == 0, complaint.decode()
+    assert not (tmp_path / "refused").exists()
+
+
 async def test_a_guard_that_refuses_nothing_would_prove_nothing(tmp_path: Path) -> None:
     script = "try:\n import redis\nexcept ImportError: pass\nimport socket\nsocket.create_connection(('127.0.0.1', 9))"
     process = await asyncio.create_subprocess_exec(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from livekit.agents import AgentSession, JobContext, llm
 
-from agents.providers import Providers, providers_for, within_limits
+from agents.budgets import within_limits
+from agents.providers import Providers, providers_for
 from config import Role, load_settings
 from coordination.coordinator import Coordinator
 from coordination.errors import InvalidSettings
