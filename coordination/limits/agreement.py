@@ -12,22 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def disagreements(config: LimitsConfig) -> Iterator[str]:
-    """Every fault that only shows when limits and tenants are looked at together, with its place."""
+def disagreements(config: LimitsConfig, lost: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Every fault that only shows when limits and tenants are looked at together, with its place.
+
+    `lost`: places that were left out for faults of their own. What is missing there is there, in truth.
+    """
     tenants = config.tenants
     for name, own in tenants.tenants.items():
-        if own.plan is not None and own.plan not in tenants.plans:
+        if own.plan is not None and own.plan not in tenants.plans and f"plans.{own.plan}" not in lost:
             yield f"tenants: tenants.{name}.plan: there is no plan {own.plan!r}; there is: {_names(tenants.plans)}"
     unknown = tenants.unknown
     if unknown is not None and unknown != REFUSE:
         if unknown not in tenants.plans:
-            yield f"tenants: unknown: there is no plan {unknown!r}; there is: {_names(tenants.plans)}, refuse"
+            if f"plans.{unknown}" not in lost:
+                yield f"tenants: unknown: there is no plan {unknown!r}; there is: {_names(tenants.plans)}, refuse"
         elif tenants.plans[unknown].guarantees or tenants.plans[unknown].guaranteed_calls:
             yield f"tenants: unknown: plan {unknown!r} guarantees something, which unknown tenants cannot be given"
     for place, plan in _plans(config):
-        yield from _parts(config, place, plan)
+        yield from _parts(config, place, plan, lost)
     yield from _sums(config)
-    yield from _calls(config)
+    if "calls" not in lost:
+        yield from _calls(config)
 
 
 def _names(names: Iterable[str]) -> str:
@@ -41,15 +46,18 @@ def _plans(config: LimitsConfig) -> Iterator[tuple[str, Plan]]:
         yield f"tenants.{name}", tenant
 
 
-def _parts(config: LimitsConfig, place: str, plan: Plan) -> Iterator[str]:
+def _parts(config: LimitsConfig, place: str, plan: Plan, lost: frozenset[str]) -> Iterator[str]:
     for kind, parts in (("guarantees", plan.guarantees), ("ceilings", plan.ceilings)):
         for provider, limits in parts.items():
             known = config.limits.providers.get(provider)
             if known is None:
-                yield f"tenants: {place}.{kind}.{provider}: limits.yaml has no such provider"
+                if f"providers.{provider}" not in lost:
+                    yield f"tenants: {place}.{kind}.{provider}: limits.yaml has no such provider"
                 continue
             for name, part in limits.items():
                 at = f"tenants: {place}.{kind}.{provider}.{name}"
+                if f"providers.{provider}.limits.{name}" in lost:
+                    continue
                 if name not in known.limits:
                     yield f"{at}: the provider has no such limit; it has: {_names(known.limits)}"
                 else:

@@ -6,17 +6,18 @@ A configuration is checked as a whole, `LimitsConfig.parse` lists all faults at 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from coordination.errors import CoordinationError, InvalidSettings
+from coordination.errors import CoordinationError
 from coordination.ids import check_name
+from coordination.limits.faults import checked, fault_text, faulty
 from coordination.limits.units import Scope, Unit
 
 logger = logging.getLogger("coordination.limits")
@@ -24,7 +25,6 @@ logger = logging.getLogger("coordination.limits")
 CALLS: Final = "calls"
 """The name under which calls per tenant are limited; no provider can have it."""
 REFUSE: Final = "refuse"
-S = TypeVar("S", bound=BaseModel)
 
 
 class RedisAway(StrEnum):
@@ -236,11 +236,14 @@ class LimitsConfig:
     def parse(cls, limits: Mapping[str, Any] | None = None, tenants: Mapping[str, Any] | None = None) -> Self:
         """From plain mappings, as a YAML file holds them. Raises `InvalidSettings`, which lists all faults."""
         faults: list[str] = []
-        parsed_limits = _checked(LimitSettings, limits or {}, "limits", faults)
-        parsed_tenants = _checked(TenantSettings, tenants or {}, "tenants", faults)
-        if parsed_limits is None or parsed_tenants is None:
-            raise faulty(faults)
-        return cls(limits=parsed_limits, tenants=parsed_tenants)
+        parsed_limits, lost_limits = checked(LimitSettings, limits or {}, "limits", faults)
+        parsed_tenants, lost_tenants = checked(TenantSettings, tenants or {}, "tenants", faults)
+        if not faults:
+            return cls(limits=parsed_limits, tenants=parsed_tenants)
+        from coordination.limits.agreement import disagreements
+
+        sound = cls(limits=parsed_limits, tenants=parsed_tenants, agreed=False)
+        raise faulty([*faults, *disagreements(sound, lost_limits | lost_tenants)])
 
     def with_limits(self, overrides: Mapping[str, Mapping[str, Any]], *, strict: bool = False) -> LimitsConfig:
         """The same with what operators set: `provider/limit` -> what is different.
@@ -285,27 +288,3 @@ class LimitsConfig:
             return own
         different = {name: getattr(own, name) for name in own.model_fields_set}
         return own.model_copy(update={**{name: getattr(template, name) for name in Plan.model_fields}, **different})
-
-
-def _checked(schema: type[S], content: object, where: str, faults: list[str]) -> S | None:
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        faults.extend(fault_text(where, dict(fault)) for fault in error.errors(include_url=False))
-        return None
-
-
-def fault_text(where: str, fault: Mapping[str, Any]) -> str:
-    """One fault of a configuration, with its place and what is there."""
-    place = ".".join(str(part) for part in fault["loc"] if part != "[key]")
-    value = fault.get("input")
-    shown = "" if fault["type"] == "missing" or isinstance(value, dict | BaseModel) else f" (it is {value!r:.60})"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{where}: {place}: {message}{shown}" if place else f"{where}: {message}{shown}"
-
-
-def faulty(faults: Sequence[str]) -> InvalidSettings:
-    """The error that lists all faults."""
-    many = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-    listed = "\n".join(f"  - {fault}" for fault in faults)
-    return InvalidSettings(f"The configuration of limits has {many}:\n{listed}", faults)

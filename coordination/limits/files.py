@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from coordination.errors import InvalidSettings
-from coordination.limits.config import LimitsConfig, faulty
+from coordination.limits.config import LimitsConfig, LimitSettings, TenantSettings
+from coordination.limits.faults import checked, faulty
 
 logger = logging.getLogger("coordination.limits")
 
@@ -20,9 +21,12 @@ def load_limits(limits: Path | None = None, tenants: Path | None = None) -> Limi
     """The configuration in the files. Raises `InvalidSettings`, which lists all faults with their places."""
     faults: list[str] = []
     contents = [_read(path, faults) if path is not None else {} for path in (limits, tenants)]
-    if faults:
-        raise faulty(faults)
-    return LimitsConfig.parse(*contents)
+    if not faults:
+        return LimitsConfig.parse(*contents)
+    # What one file cannot say is not held against the other.
+    for schema, content, where in zip((LimitSettings, TenantSettings), contents, ("limits", "tenants"), strict=True):
+        checked(schema, content, where, faults)
+    raise faulty(faults)
 
 
 def _read(path: Path, faults: list[str]) -> dict[str, Any]:

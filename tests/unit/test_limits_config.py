@@ -49,6 +49,34 @@ def test_all_faults_of_both_files_are_listed_with_their_places() -> None:
     assert "6 faults" in str(fault.value)
 
 
+def test_what_a_faulty_part_has_to_do_with_others_does_not_hide_their_faults() -> None:
+    """One run tells all there is to tell, and nothing that is only said because a faulty part was left out."""
+    with pytest.raises(InvalidSettings) as fault:
+        LimitsConfig.parse(
+            {
+                "providers": {
+                    "p": {"limits": {"a": {"unit": "apples", "limit": 1}, "t": TOKENS}},
+                    "q": {"limits": {"t": {"unit": "tokens"}}},
+                }
+            },
+            {
+                "plans": {"free": {"weight": -1}, "bad": {"calls": 0}},
+                "tenants": {
+                    "acme": {"plan": "free", "guarantees": {"p": {"t": {"limit": 2000}, "a": {"limit": 1}}}},
+                    "beta": {"plan": "none", "guarantees": {"q": {"t": {"limit": 1}}}, "colour": "red"},
+                },
+                "unknown": "bad",
+            },
+        )
+
+    told = str(fault.value)
+    places = ("p.limits.a.unit", "q.limits.t.limit", "free.weight", "bad.calls", "beta.colour")
+    assert [place for place in places if place not in told] == []
+    assert "no plan 'none'" in told
+    assert "2000 is more than the limit of 1000" in told
+    assert not any(wrong in told for wrong in ("no such", "no plan 'free'", "no plan 'bad'"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -115,6 +143,18 @@ def test_malformed_yaml_is_told_with_its_line(tmp_path: Path) -> None:
 
     assert "limits.yaml, line" in str(fault.value)
     assert "tenants.yaml: it must hold a mapping" in str(fault.value)
+
+
+def test_a_file_that_is_no_yaml_does_not_hide_the_faults_of_the_other(tmp_path: Path) -> None:
+    one, two = tmp_path / "limits.yaml", tmp_path / "tenants.yaml"
+    one.write_text("providers: [")
+    two.write_text("plans: {free: {weight: -1}}\ntenants: {acme: {guarantees: {p: {t: {limit: 1}}}}}")
+
+    with pytest.raises(InvalidSettings) as fault:
+        load_limits(one, two)
+
+    assert len(fault.value.faults) == 2
+    assert "plans.free.weight" in fault.value.faults[1]
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
