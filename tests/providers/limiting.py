@@ -58,3 +58,15 @@ async def eventually_fits(coordinator: Coordinator, **costs: float) -> None:
     async with asyncio.timeout(5):
         while not await fits(coordinator, **costs):
             await asyncio.sleep(0.01)
+
+
+async def lose_slots(coordinator: Coordinator, provider: str = "emulated") -> None:
+    """What becomes of the slots of a process that is stopped for three seconds."""
+    store = coordinator._store
+    for name in await store.command("KEYS", f"{store.keys.limits(provider).base}s:*"):
+        await store.command("DEL", name)
+
+
+async def beat(coordinator: Coordinator, provider: str = "emulated") -> None:
+    """The first sign of life of a process that runs again."""
+    await coordinator.limits._engine.heartbeat(coordinator._store.keys.limits(provider)).beat_once()

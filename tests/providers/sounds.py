@@ -12,6 +12,8 @@ from livekit.agents import APIConnectOptions
 RATE = 16000
 ONCE = APIConnectOptions(max_retry=0, timeout=5.0)
 """One attempt: what the provider answers reaches the test."""
+AGAIN = APIConnectOptions(max_retry=3, retry_interval=0.01, timeout=5.0)
+"""The framework's own retries, without its pauses."""
 
 
 def tone(seconds: float) -> rtc.AudioFrame:

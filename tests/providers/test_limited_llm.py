@@ -237,3 +237,26 @@ async def test_what_remains_at_the_provider_is_what_remains_for_all(limited: Lim
         await told_to_all(asked)
 
     assert await left(elsewhere, "tokens", TOKENS) == 300 - provider.judge.total("tokens")
+
+
+async def test_what_many_requests_of_several_workers_settled_is_what_the_provider_counted(
+    limited: Limited, plugin: Model
+) -> None:
+    """Three workers, sixty requests at once, every fifth of which fails first; answers of different lengths."""
+    workers = [await limited(tokens=10_000, requests=100, streams=7) for _ in range(3)]
+    replies = [ChatReply(text="word " * (number % 13 + 1)) for number in range(60)]
+    async with OpenAIEmulator(replies=replies) as provider:
+        provider.fail(Fault.status(503), times=12)
+        asked = [LimitedLLM(plugin(provider), budget=budget(each, tenant=f"t{n}")) for n, each in enumerate(workers)]
+        again = APIConnectOptions(max_retry=12, retry_interval=0.01)
+        answers = await asyncio.gather(*(ask(asked[number % 3], again) for number in range(60)))
+
+    assert all(answer.text for answer in answers)
+    assert await left(workers[0], "tokens", 10_000) == 10_000 - provider.judge.total("tokens")
+    assert await left(workers[0], "requests", 100) == 100 - provider.judge.total("requests") == 40
+    for worker in workers:
+        await worker.limits._engine.heartbeat(worker._store.keys.limits("emulated")).add_up()
+    use = await workers[0].limits.show("emulated")
+    assert sum(tenant.units["tokens"] for tenant in use.tenants if tenant.tenant != "judge") == provider.judge.total(
+        "tokens"
+    )

@@ -13,8 +13,8 @@ from livekit.plugins import deepgram
 from coordination.livekit.limited import LimitedSTT, ProviderBusy, QuotaNews, Waiting
 from coordination.testing.emulators import DeepgramEmulator, Fault
 from tests.providers.conftest import Limited
-from tests.providers.limiting import budget, eventually_fits, fits, left
-from tests.providers.sounds import ONCE, tone, utterance
+from tests.providers.limiting import beat, budget, eventually_fits, fits, left, lose_slots
+from tests.providers.sounds import AGAIN, ONCE, tone, utterance
 
 SECONDS = 100
 LENGTH = 1.4
@@ -170,3 +170,45 @@ async def test_livekits_fallback_adapter_works_on_top(limited: Limited, http: ai
     await holding.close()
 
     assert heard == "Hello?"
+
+
+async def test_each_attempt_of_the_frameworks_own_retries_is_reserved(
+    limited: Limited, http: aiohttp.ClientSession
+) -> None:
+    coordinator = await limited(audio_seconds=SECONDS, requests=5, streams=1)
+    async with DeepgramEmulator(transcripts=["Hello?"]) as provider:
+        provider.fail(Fault.status(503), times=2)
+        hearing = LimitedSTT(ears(provider, http), budget=budget(coordinator))
+        async with hearing.stream(conn_options=AGAIN) as stream:
+            while provider.judge.total("requests") == 0:
+                await asyncio.sleep(0.01)
+            speak(stream)
+            heard = await understood(stream)
+
+    assert heard == "Hello?"
+    assert await left(coordinator, "requests", 5) == 5 - provider.judge.total("requests") == 4
+
+
+async def test_a_stream_that_lost_its_slot_is_closed_and_has_it_again_before_it_goes_on(
+    limited: Limited, http: aiohttp.ClientSession
+) -> None:
+    """Its process was stopped for so long that another one has the slot."""
+    coordinator, elsewhere = await limited(streams=1), await limited(streams=1)
+    async with DeepgramEmulator(transcripts=["Hello?", "Is anybody there?"]) as provider:
+        hearing = LimitedSTT(ears(provider, http), budget=budget(coordinator))
+        async with hearing.stream(conn_options=AGAIN) as stream:
+            speak(stream)
+            before = await understood(stream)
+            await lose_slots(coordinator)
+            other = await elsewhere.limits.reserve("emulated", tenant="other", streams=1)
+            await beat(coordinator)
+            async with asyncio.timeout(5):
+                while provider.judge.open_streams:
+                    await asyncio.sleep(0.01)
+
+            speak(stream)
+            await other.close()
+            after = await understood(stream)
+
+    assert (before, after) == ("Hello?", "Is anybody there?")
+    assert provider.judge.peak_streams == 1

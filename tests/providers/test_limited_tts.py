@@ -8,14 +8,14 @@ from datetime import timedelta
 import aiohttp
 import numpy as np
 import pytest
-from livekit.agents import APIError, tts
+from livekit.agents import APIConnectOptions, APIError, tts
 from livekit.plugins import elevenlabs
 
 from coordination.livekit.limited import LimitedTTS, ProviderBusy, QuotaNews, Waiting
 from coordination.testing.emulators import ElevenLabsEmulator, Fault, Quota
 from tests.providers.conftest import Limited
-from tests.providers.limiting import budget, eventually_fits, fits, left
-from tests.providers.sounds import ONCE, silence, tone
+from tests.providers.limiting import beat, budget, eventually_fits, fits, left, lose_slots
+from tests.providers.sounds import AGAIN, ONCE, silence, tone
 
 TEXT = "Good morning, how can I help you today?"
 CHARACTERS = 1000
@@ -27,8 +27,8 @@ def voice(provider: ElevenLabsEmulator, http: aiohttp.ClientSession, rate: int =
     return elevenlabs.TTS(base_url=provider.base_url, api_key="acme", http_session=http, encoding=encoding)
 
 
-async def say(speaker: tts.TTS, text: str = TEXT) -> list[tts.SynthesizedAudio]:
-    async with speaker.stream(conn_options=ONCE) as stream:
+async def say(speaker: tts.TTS, text: str = TEXT, options: APIConnectOptions = ONCE) -> list[tts.SynthesizedAudio]:
+    async with speaker.stream(conn_options=options) as stream:
         for word in text.split(" "):
             stream.push_text(f"{word} ")
         stream.end_input()
@@ -215,3 +215,37 @@ async def test_a_refusal_in_mid_stream_is_read_from_its_words(limited: Limited, 
         await speaker.aclose()
 
     assert [news.limited for news in told] == [True]
+
+
+async def test_each_attempt_of_the_frameworks_own_retries_is_reserved(
+    limited: Limited, http: aiohttp.ClientSession
+) -> None:
+    coordinator = await limited(characters=CHARACTERS, requests=5, streams=1)
+    async with ElevenLabsEmulator() as provider:
+        speaker = LimitedTTS(voice(provider, http), budget=budget(coordinator))
+        provider.fail(Fault.status(503), times=2)
+        whole = await speaker.synthesize(TEXT, conn_options=AGAIN).collect()
+        provider.fail(Fault.status(503), times=2)
+        streamed = await say(speaker, options=AGAIN)
+        await speaker.aclose()
+
+    assert min(whole.duration, seconds(streamed)) > 1
+    assert await left(coordinator, "characters", CHARACTERS) == CHARACTERS - provider.judge.total("characters")
+    assert await left(coordinator, "requests", 5) == 3
+
+
+async def test_a_voice_that_lost_its_slot_is_cut_off(limited: Limited, http: aiohttp.ClientSession) -> None:
+    """Its process was stopped for so long that another one has the slot: the framework decides on what was not said."""
+    coordinator, elsewhere = await limited(streams=1), await limited(streams=1)
+    async with ElevenLabsEmulator(pace=timedelta(milliseconds=50)) as provider:
+        speaker = LimitedTTS(voice(provider, http), budget=budget(coordinator))
+        async with speaker.stream(conn_options=ONCE) as stream:
+            stream.push_text(f"{TEXT} ")
+            stream.flush()
+            await anext(stream)
+            await lose_slots(coordinator)
+            await elsewhere.limits.reserve("emulated", tenant="other", streams=1)
+            await beat(coordinator)
+            with pytest.raises(APIError, match="lost its slot"):
+                _ = [audio async for audio in stream]
+        await speaker.aclose()

@@ -140,6 +140,24 @@ async def test_files_are_read_again_when_they_change_and_never_with_faults(
         await eventually(lambda: size() == 20)
 
 
+async def test_the_file_of_tenants_is_read_again_as_well(valkey: EmbeddedValkey, store: Store, tmp_path: Path) -> None:
+    limits, tenants = tmp_path / "limits.yaml", tmp_path / "tenants.yaml"
+    limits.write_text("providers: {p: {limits: {requests: {unit: requests, limit: 9, period: 3600}}}}")
+    tenants.write_text("tenants: {acme: {weight: 1}}")
+    settings = CoordinatorSettings(limits_file=limits, tenants_file=tenants)
+    async with Coordinator.open(valkey.url, settings=settings) as opened:
+        assert await passes(opened, tenant="acme", requests=1)
+        tenants.write_text("tenants: {acme: {weight: 1, blocked: true}}")
+
+        def blocked() -> bool:
+            plan = opened.limits.config.plan("acme")
+            return plan is not None and plan.blocked
+
+        await eventually(blocked)
+        with pytest.raises(TenantBlocked):
+            await opened.limits.reserve(PROVIDER, tenant="acme", requests=1)
+
+
 async def test_a_coordinator_does_not_start_with_faulty_files(
     valkey: EmbeddedValkey, store: Store, tmp_path: Path
 ) -> None:
