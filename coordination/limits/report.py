@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from coordination.limits.buckets import Rate, Slots
+from coordination.limits.config import CALLS
 from coordination.limits.shapes import Shapes
-from coordination.limits.units import FINEST
+from coordination.limits.units import FINEST, Unit
 from coordination.limits.usage import LimitUse, ProviderUse, summed
 from coordination.store.keys import LimitKeys
 from coordination.store.scripts import Script
@@ -53,4 +54,5 @@ def _rate(rate: Rate, full_at: int, now: int) -> LimitUse:
 
 
 def _slots(check: Slots, held: int) -> LimitUse:
-    return LimitUse(limit=check.limit, unit="streams", size=check.most, per=0, available=max(check.most - held, 0))
+    unit = CALLS if check.limit == CALLS else Unit.STREAMS.value
+    return LimitUse(limit=check.limit, unit=unit, size=check.most, per=0, available=max(check.most - held, 0))

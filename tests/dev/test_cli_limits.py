@@ -96,7 +96,7 @@ async def test_show_tells_what_is_left_and_who_used_it(worker: Coordinator, limi
     assert (openai["limits"][0]["size"], round(openai["limits"][0]["available"])) == (100, 70)
     assert (openai["tenants"][0]["tenant"], openai["tenants"][0]["admitted"]) == ("acme", 3)
     assert openai["tenants"][0]["units"] == {"requests": 30}
-    assert (calls["limits"][0]["size"], calls["limits"][0]["available"]) == (10, 9)
+    assert (calls["limits"][0]["size"], calls["limits"][0]["unit"], calls["limits"][0]["available"]) == (10, "calls", 9)
     assert (table.status, "acme" in table.output, "100 requests per 3600 s" in table.output) == (0, True, True)
 
 

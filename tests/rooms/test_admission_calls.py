@@ -179,7 +179,7 @@ async def test_a_call_is_counted_once_and_a_second_one_rejected_for_as_long_as_a
         await until(lambda: line_free(coordinator, tenant), "the line is free again", within=FREED_WITHIN)
 
 
-async def test_a_call_without_a_line_hears_that_all_are_busy(
+async def test_a_call_without_a_line_hears_that_all_are_busy_and_one_of_a_blocked_tenant_nothing(
     livekit_server: LiveKitServer,
     redis_url: str,
     tmp_path: Path,
@@ -189,15 +189,21 @@ async def test_a_call_without_a_line_hears_that_all_are_busy(
     tenant: str,
 ) -> None:
     with working(livekit_server, redis_url, tmp_path, "announce", "receptionist"):
-        first, second = await make_room(), await make_room()
+        first, second, third = [await make_room() for _ in range(3)]
         await first.join("caller")
-        ears = await listen(second)
-        over = ended(ears.room)
+        ears, unheard = await listen(second), await listen(third)
+        over, over_too = ended(ears.room), ended(unheard.room)
 
         await ring(first, tenant)
         await taken(coordinator, first, tenant, "receptionist")
         await ring(second, tenant)
         await eventually(over, "the second call is ended", within=WITHIN)
+        # To wait, or to call again later, would not help.
+        await coordinator.limits.block(f"{tenant}-blocked", reason="unpaid")
+        await ring(third, f"{tenant}-blocked")
+        await eventually(over_too, "the call of the blocked tenant is ended", within=WITHIN)
+        assert not unheard.ears
+        await coordinator.limits.unblock(f"{tenant}-blocked")
 
     assert announced(ears) == ["goodbye"]
     assert not greeted(ears), "nobody else has spoken to the caller"

@@ -131,9 +131,9 @@ class OpenAIEmulator(Emulator):
         self, request: web.Request, answer: _Answer, charge: Charge, fault: Fault | None
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **self._rate_headers()})
-        await response.prepare(request)
         sent = 0
         try:
+            await response.prepare(request)
             for number, (chunk, tokens) in enumerate(answer.chunks()):
                 if fault is not None and number == fault.after:
                     charge.amend("tokens", float(answer.prompt + sent))
