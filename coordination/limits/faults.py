@@ -29,7 +29,7 @@ def checked(schema: type[S], content: object, where: str, faults: list[str]) -> 
 
 
 def _sound_part(schema: type[S], content: object, error: ValidationError) -> tuple[S, object]:
-    left = copy.deepcopy(content) if isinstance(content, dict) else {}
+    left = copy.deepcopy(cast("dict[str, Any]", content)) if isinstance(content, dict) else {}
     for _ in range(_ROUNDS):
         for fault in error.errors():
             _remove(left, fault["loc"])
@@ -42,14 +42,15 @@ def _sound_part(schema: type[S], content: object, error: ValidationError) -> tup
 
 def _remove(content: Any, place: Sequence[int | str]) -> None:
     """Removes what is at the place; if nothing is there, the innermost part around it."""
-    holder = key = None
+    holder: dict[Any, Any] = {}
+    key: int | str = ""
     inner = content
     for part in place:
         if not isinstance(inner, dict) or part not in inner:
             break
-        holder, key, inner = cast("dict[Any, Any]", inner), part, inner[part]
-    if holder is not None:
-        del holder[key]
+        holder, key = cast("dict[Any, Any]", inner), part
+        inner = holder[key]
+    holder.pop(key, None)
 
 
 def _names(content: object, path: str = "") -> Iterator[str]:

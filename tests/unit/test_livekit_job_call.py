@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from livekit.protocol import agent as agent_pb
 from livekit.protocol import models
 
+from coordination.limits.limits import Limits
+from coordination.livekit import CallLimits
 from coordination.livekit.envelope import MetadataError
 from coordination.livekit.job_call import CallOf
 
@@ -49,6 +51,13 @@ def test_a_worker_of_one_tenant_has_that_tenants_calls() -> None:
 )
 def test_another_agent_of_a_call_is_no_new_call(dispatch: dict[str, Any] | None, room: dict[str, Any] | None) -> None:
     assert CallOf.read(job(dispatch, room)).admitted
+
+
+@pytest.mark.parametrize("dispatch", [{"handoff": "h1"}, None])
+def test_only_an_agent_of_an_admitted_call_may_use_what_is_kept_for_transfers(dispatch: dict[str, Any] | None) -> None:
+    limits = CallLimits(limits=cast(Limits, object()), call=CallOf.read(job(dispatch)))
+
+    assert limits.budget("deepgram").transfer is (dispatch is not None)
 
 
 def test_a_call_keeps_its_name_when_a_restarted_server_gives_its_room_another() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 
-from livekit.agents import APIConnectOptions, APIError, llm
+from livekit.agents import APIConnectOptions, APIError, FlushSentinel, llm
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
 
 from coordination.limits.reservation import Reservation
@@ -15,12 +15,15 @@ from coordination.livekit.limited.budget import Budget, Line, Waiting, once
 from coordination.livekit.limited.estimates import TokenEstimate
 from coordination.livekit.limited.feedback import news_of_headers
 
+_FILLER: Final = "filler"
+
 
 class LimitedLLM(llm.LLM[Any]):
     """Wraps any `llm.LLM`. Each request reserves itself, its tokens by estimate, and a stream; it is settled by the
     usage that the provider reports, or, if it was cut off before that, by what was received.
 
-    `filler`, such as "One moment, please.", is said when the wait gets long; it becomes the begin of the answer.
+    `filler`, such as "One moment, please.", is said when the wait gets long, at once and by itself; in the conversation
+    it is the begin of the answer.
     `fallback` takes over when it gets too long: another model, within limits of its own if it is wrapped as well.
     Closing the wrapper closes both.
     """
@@ -123,14 +126,28 @@ class _LimitedStream(llm.LLMStream):
     def _say_filler(self) -> None:
         self._said_filler = True
         text = f"{self._limited.filler.rstrip()} "
-        chunk = llm.ChatChunk(id="filler", delta=llm.ChoiceDelta(role="assistant", content=text))
+        chunk = llm.ChatChunk(id=_FILLER, delta=llm.ChoiceDelta(role="assistant", content=text))
         self._event_ch.send_nowait(chunk)
+        self._event_ch.send_nowait(cast(llm.ChatChunk, _SpokenAtOnce()))
 
     def _read_headers(self, stream: llm.LLMStream) -> None:
         """The plugins that speak OpenAI's protocol keep the answer; there is no public way to its headers."""
         answer: Any = getattr(getattr(stream, "_oai_stream", None), "response", None)
         if answer is not None:
             self._limited.line.note(news_of_headers(answer.headers))
+
+
+class _SpokenAtOnce(FlushSentinel):
+    """Behind a filler: without it, a voice that speaks in sentences would hold it back until the next words come. A
+    session takes it for what it is; for everybody else it is a chunk without anything in it.
+    """
+
+    id = _FILLER
+    delta = None
+    usage = None
+
+    def has_response(self) -> bool:
+        return False
 
 
 class _Account:
