@@ -9,13 +9,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
 from livekit import api, rtc
+from livekit.agents import JobRequest
+from livekit.protocol import agent as agent_pb
+from livekit.protocol import models
 
 from coordination.coordinator import Coordinator
 from coordination.errors import LimitExceeded
+from coordination.livekit import CallAdmission
+from coordination.livekit.door import CallDoor
 from coordination.livekit.ending import REFUSED_TOPIC
 from tests.rooms.conftest import ListenerFactory, RoomFactory
 from tests.rooms.ears import Ear, Listener, eventually
@@ -177,6 +183,33 @@ async def test_a_call_is_counted_once_and_a_second_one_rejected_for_as_long_as_a
         for worker in workers.values():
             worker.kill()
         await until(lambda: line_free(coordinator, tenant), "the line is free again", within=FREED_WITHIN)
+
+
+@pytest.mark.parametrize("ours", [{"handoff": "h1"}, {"takeover": "job-1"}, {"standby": True}])
+async def test_an_agent_for_an_admitted_call_is_taken_though_others_have_all_lines_by_now(
+    redis_url: str, coordinator: Coordinator, tenant: str, monkeypatch: pytest.MonkeyPatch, ours: dict[str, Any]
+) -> None:
+    """Its own slot ran out while nobody served it, and another call has it."""
+    monkeypatch.setenv("BATON_REDIS_URL", redis_url)
+    door, accepted = CallDoor(CallAdmission(limits=LINES)), list[str]()
+    other = await coordinator.limits.call("another call", tenant=tenant)
+
+    async def accept(request: JobRequest) -> None:
+        accepted.append(request.room.sid)
+
+    async def refuse() -> None:
+        raise AssertionError("an admitted call was refused")
+
+    metadata = json.dumps({"baton": {"v": 1, "tenant": tenant, **ours}})
+    job = agent_pb.Job(room=models.Room(sid="RM_1", name="call"), metadata=metadata, agent_name="billing")
+    async with door._held:
+        await door.answer(JobRequest(job=job, on_reject=refuse, on_accept=AsyncMock()), accept)
+        # Counted all the same: with the other one it is above its tenant's lines until one of them ends.
+        await other.end()
+        assert not await line_free(coordinator, tenant)
+        await door._calls["RM_1"].lease.end()
+
+    assert accepted == ["RM_1"]
 
 
 async def test_a_call_without_a_line_hears_that_all_are_busy_and_one_of_a_blocked_tenant_nothing(
