@@ -20,8 +20,8 @@ from coordination.metrics import METRICS
 if TYPE_CHECKING:
     from coordination.limits.admission import Admissions
 
-SLOTS_EVERY: Final = 0.1
-"""Seconds between looks, in this process alone, whether one of its slots is free."""
+LOOK_EVERY: Final = 0.1
+"""Seconds between looks, in this process alone, whether one of its slots is free, or Redis is back."""
 REMEMBERED: Final = 10_000
 """Local admissions that are charged later; more than that only if a process admits hundreds a second alone."""
 LOCAL: Final = Admission(0, 0)
@@ -45,7 +45,7 @@ class Outage:
         self._charges: dict[tuple[str, ...], deque[_Charge]] = {}
 
     async def admit(self, request: LimitRequest) -> Admission | None:
-        """Returns when the policies of its limits let the request go; None if Redis is back before a slot is free.
+        """Returns when the policies of its limits let the request go; None if Redis is back before that.
 
         Raises `LimitsUnavailable` (fail_closed), `LimitExceeded`, `LimitTimeout`.
         """
@@ -59,17 +59,20 @@ class Outage:
         self._give_up_before(at, limit, request)
         taken = self._take(request, at)
         try:
-            if at > now:
+            while (left := at - loop.time()) > 0:
                 request.waited = True
-                await asyncio.sleep(at - now)
+                await asyncio.sleep(min(left, LOOK_EVERY))
+                if self._engine.store.connected:
+                    self._put_back(taken)
+                    return None
             # Last: whoever is told here that a slot is free holds it before anybody else looks.
             while limit := self._full(request):
-                self._give_up_before(loop.time() + SLOTS_EVERY, limit, request)
+                self._give_up_before(loop.time() + LOOK_EVERY, limit, request)
                 if self._engine.store.connected:
                     self._put_back(taken)
                     return None
                 request.waited = True
-                await asyncio.sleep(SLOTS_EVERY)
+                await asyncio.sleep(LOOK_EVERY)
         except BaseException:
             self._put_back(taken)
             raise

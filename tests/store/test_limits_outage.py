@@ -200,6 +200,49 @@ async def test_a_share_of_streams_is_no_more_while_redis_is_away_however_long_so
     assert not last.local
 
 
+async def test_who_still_waits_after_an_outage_asks_behind_what_was_admitted_in_it(
+    server: EmbeddedValkey, client: Coordinator
+) -> None:
+    """The server comes back without a memory: its bucket would be full for those who waited all the time."""
+    configure(client, limits={"few": rate(limit=10, burst=10)})
+    assert await passes(client, requests=10)
+    waiting = [asyncio.ensure_future(client.limits.reserve(PROVIDER, requests=1, timeout=None)) for _ in range(15)]
+    store = client._store
+    waiters = store.keys.limits(PROVIDER).keys[1]
+    async with asyncio.timeout(10):
+        while await store.command("HLEN", waiters) < 15:
+            await asyncio.sleep(0.01)
+    await away(server, client)
+    async with asyncio.timeout(10):
+        while sum(task.done() for task in waiting) < 10:
+            await asyncio.sleep(0.01)
+    await back(server, client)
+    async with asyncio.timeout(10):
+        while sum(task.done() for task in waiting) + await store.command("HLEN", waiters) < 15:
+            await asyncio.sleep(0.01)
+
+    done = [task for task in waiting if task.done()]
+    assert [task.result().local for task in done] == [True] * 10
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_who_waits_for_its_share_asks_redis_when_it_is_back(server: EmbeddedValkey, client: Coordinator) -> None:
+    """Its turn in this process's share alone would be in half an hour."""
+    configure(client, limits={"few": rate(limit=2, burst=2)})
+    await away(server, client)
+    assert await passes(client, requests=1)
+    client.limits._engine.heartbeat(client._store.keys.limits(PROVIDER)).processes = 2
+    waits = asyncio.ensure_future(client.limits.reserve(PROVIDER, requests=1, timeout=None))
+    await asyncio.sleep(0.3)
+    assert not waits.done()
+
+    await back(server, client)
+
+    assert not (await asyncio.wait_for(waits, 10)).local
+
+
 async def test_all_who_wait_ask_again_once_when_their_connections_are_back(
     server: EmbeddedValkey, client: Coordinator
 ) -> None:
