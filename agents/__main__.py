@@ -7,6 +7,7 @@ wrong; 3 a part of the stack cannot be had or is not configured; 130 interrupted
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,7 @@ def demo(
     """Run a whole call with a simulated caller and print it. No keys, no servers needed."""
     console = Console()
     if scenario == LIMITS:
-        _demo_limits(console, report)
+        _demo_limits(console, report, logs)
         return
     call = find_scenario(scenario)
     if calls is not None:
@@ -73,13 +74,20 @@ def demo(
         raise typer.Exit(Exit.BAD_ANSWER)
 
 
-def _demo_limits(console: Console, report: Path | None) -> None:
-    """The scenario without a caller: many calls at once, on emulated providers."""
+def _demo_limits(console: Console, report: Path | None, logs: Path | None) -> None:
+    """The scenario of many calls at once, on emulated providers."""
     # Imported here: only this scenario needs the plugins of the providers.
     from agents.limits.scenario import run_limits
     from agents.limits.show import show_limits
 
-    outcome = asyncio.run(run_limits(progress=lambda sentence: console.print(Text(sentence, style="dim"))))
+    # The SDK takes rooms that are closed under their callers for accidents, and says so three times for each.
+    logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    outcome = asyncio.run(
+        run_limits(
+            logs=logs and logs.absolute(),
+            progress=lambda sentence: console.print(Text(sentence, style="dim"), soft_wrap=True),
+        )
+    )
     show_limits(console, outcome)
     if report is not None:
         outcome.write(report)

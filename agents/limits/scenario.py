@@ -1,33 +1,42 @@
 """The scenario `limits`: three tenants share provider accounts, once with the limiter and once without, side by side.
 
-Twelve calls at once in three worker processes ask for several times what the quotas allow. The providers are emulated,
-so they can say what was really used and how often they had to refuse.
+Twelve calls at once, each in a room of its own, with the agents of three workers, ask for twice what the quotas allow.
+The providers are emulated, so they can say what was really used and how often they had to refuse.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from agents.limits.setting import CALLS_EACH, WEIGHTS, providers
-from agents.limits.worker import Counts, Order
-from coordination.dev.valkey import EmbeddedValkey
+from livekit import api
+
+from agents.limits.caller import Caller
+from agents.limits.setting import CALLS_EACH, WEIGHTS, Order, limits, providers
+from coordination import Coordinator
+from coordination.dev import DevStack, WorkerSpec
 from coordination.errors import CoordinationError
+from coordination.limits.usage import TenantUse
+from coordination.testing.emulators import OpenAIEmulator
 
-PROCESSES: Final = 3
-SECONDS: Final = 10.0
-ENDS_WITHIN: Final = 180.0
-"""Seconds, against hangs: on a busy machine it takes long to start."""
+WORKERS: Final = 3
+SECONDS: Final = 15.0
+TAKEN_WITHIN: Final = timedelta(seconds=90)
+"""Against hangs: on a busy machine it takes long until twelve agents have come."""
+COUNTED_WITHIN: Final = 20.0
+"""Seconds until every worker has added up what its calls used; each does so every five."""
+CHECKOUT: Final = Path(__file__).parents[2]
 
 
-class WorkerFailed(CoordinationError):
-    """A worker process of the scenario did not do its part."""
+class CallsFailed(CoordinationError):
+    """The calls of the scenario could not be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,114 +78,126 @@ class LimitsReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    counts: dict[str, Counts]
+class _Half:
+    """What came of the calls with the limiter, or without it."""
+
+    calls: list[Caller]
     refusals: int
     tokens: dict[str, float]
+    used: dict[str, TenantUse]
+    """Of the language model, as the limiter counted it."""
 
 
-async def run_limits(*, seconds: float = SECONDS, progress: Callable[[str], None] = lambda _: None) -> LimitsReport:
-    """Runs both halves in the same processes, each on fresh providers. Raises `WorkerFailed`."""
-    progress(f"{len(WEIGHTS) * CALLS_EACH} calls in {PROCESSES} worker processes, which start now")
-    async with AsyncExitStack() as held:
-        workers = [await held.enter_async_context(_Worker.running()) for _ in range(PROCESSES)]
-        await asyncio.gather(*(worker.answer() for worker in workers))
-        progress(f"With the limiter, {seconds:g} s")
-        with EmbeddedValkey() as valkey:
-            limited = await _run(workers, valkey.url, seconds)
-        progress(f"Without it, {seconds:g} s")
-        free = await _run(workers, "", seconds)
+async def run_limits(
+    *, seconds: float = SECONDS, logs: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> LimitsReport:
+    """Runs both halves with the same workers, each on fresh providers.
+
+    Raises `CallsFailed`, and a `DevError` that says what to install when a part of the stack cannot be had.
+    """
+    os.chdir(CHECKOUT)  # the workers import `agents` from here
+    each = len(WEIGHTS) * CALLS_EACH // WORKERS
+    workers = [
+        WorkerSpec(
+            target="agents.limits.worker",
+            name=f"desk-{number + 1}",
+            idle_processes=each,
+            drain_timeout=timedelta(seconds=1),
+        )
+        for number in range(WORKERS)
+    ]
+    async with DevStack(workers, directory=logs, progress=progress) as stack:
+        progress(f"{len(WEIGHTS) * CALLS_EACH} calls, with the limiter, {seconds:g} s")
+        limited = await _half(stack, seconds, limited=True)
+        progress(f"The same without it, {seconds:g} s")
+        free = await _half(stack, seconds, limited=False)
     return _report(limited, free)
 
 
-def _report(limited: _Run, free: _Run) -> LimitsReport:
-    total = sum(limited.tokens.values()) or 1.0
-    tenants = {
-        tenant: TenantReport(
-            weight=weight,
-            calls=limited.counts[tenant].calls,
-            admitted=limited.counts[tenant].admitted,
-            waited=limited.counts[tenant].waited,
-            refused=limited.counts[tenant].calls_refused + limited.counts[tenant].refused,
-            share=round(limited.tokens[tenant] / total, 3),
-        )
-        for tenant, weight in WEIGHTS.items()
-    }
+def _report(limited: _Half, free: _Half) -> LimitsReport:
     both = {"with": limited, "without": free}
     return LimitsReport(
-        tenants=tenants,
-        provider_429={name: run.refusals for name, run in both.items()},
-        turns={name: sum(each.turns for each in run.counts.values()) for name, run in both.items()},
-        broken={name: sum(each.broken for each in run.counts.values()) for name, run in both.items()},
+        tenants={tenant: _tenant(limited, tenant) for tenant in WEIGHTS},
+        provider_429={name: half.refusals for name, half in both.items()},
+        turns={name: sum(call.answered for call in half.calls) for name, half in both.items()},
+        broken={name: sum(call.broken for call in half.calls) for name, half in both.items()},
     )
 
 
-async def _run(workers: list[_Worker], redis_url: str, seconds: float) -> _Run:
-    # Tenant by tenant, so that dealing them out in turn gives each process calls of all tenants.
-    calls = [(f"{tenant}-{number}", tenant) for tenant in WEIGHTS for number in range(CALLS_EACH)]
-    counts = {tenant: Counts() for tenant in WEIGHTS}
+def _tenant(half: _Half, tenant: str) -> TenantReport:
+    calls = [call for call in half.calls if call.order.account == tenant]
+    use = half.used.get(tenant, TenantUse(tenant=tenant))
+    return TenantReport(
+        weight=WEIGHTS[tenant],
+        calls=len(calls),
+        admitted=use.admitted,
+        waited=use.waited,
+        refused=sum(call.refused for call in calls) + use.refused,
+        share=round(half.tokens[tenant] / (sum(half.tokens.values()) or 1.0), 3),
+    )
+
+
+async def _half(stack: DevStack, seconds: float, *, limited: bool) -> _Half:
+    livekit = stack.livekit
     async with AsyncExitStack() as held:
-        mind, ears, voice = [await held.enter_async_context(each) for each in providers()]
-        for first, worker in enumerate(workers):
-            order = Order(
-                calls=calls[first::PROCESSES],
-                seconds=seconds,
-                redis_url=redis_url,
-                openai=mind.base_url,
-                deepgram=ears.base_url,
-                elevenlabs=voice.base_url,
+        client = await held.enter_async_context(api.LiveKitAPI(livekit.url, livekit.api_key, livekit.api_secret))
+        mind, ears, voice = providers()
+        for provider in (mind, ears, voice):
+            await held.enter_async_context(provider)
+        calls = [
+            Caller(
+                livekit,
+                client,
+                f"{tenant}-{number}-{'with' if limited else 'without'}",
+                Order(
+                    account=tenant,
+                    limited=limited,
+                    openai=mind.base_url,
+                    deepgram=ears.base_url,
+                    elevenlabs=voice.base_url,
+                ),
             )
-            worker.order(order)
-        for told in await asyncio.gather(*(worker.answer() for worker in workers)):
-            for tenant, values in json.loads(told).items():
-                for name, value in values.items():
-                    setattr(counts[tenant], name, getattr(counts[tenant], name) + value)
-        refusals = sum(each.judge.refused for each in (mind, ears, voice))
-        tokens = {tenant: mind.judge.total("tokens", key=tenant) for tenant in WEIGHTS}
-    return _Run(counts=counts, refusals=refusals, tokens=tokens)
+            for number in range(CALLS_EACH)
+            for tenant in WEIGHTS
+        ]
+        async with AsyncExitStack() as on_the_line:
+            await asyncio.gather(*(on_the_line.enter_async_context(call) for call in calls))
+            await _talk(calls, seconds)
+        used = await _used(stack, mind) if limited else {}
+    return _Half(
+        calls=calls,
+        refusals=sum(each.judge.refused for each in (mind, ears, voice)),
+        tokens={tenant: mind.judge.total("tokens", key=tenant) for tenant in WEIGHTS},
+        used=used,
+    )
 
 
-class _Worker:
-    """One worker process."""
+async def _talk(calls: list[Caller], seconds: float) -> None:
+    """All begin when the last one has an agent, so that nobody has the providers alone. Raises `CallsFailed`."""
+    try:
+        await asyncio.gather(*(call.taken(within=TAKEN_WITHIN) for call in calls))
+    except TimeoutError:
+        raise CallsFailed(
+            f"Not all calls of the scenario had an agent within {TAKEN_WITHIN.total_seconds():g} s. The workers' logs "
+            "tell why: give --logs FOLDER."
+        ) from None
+    asking = [asyncio.create_task(call.ask(), name=f"{call.name} asks") for call in calls]
+    await asyncio.wait(asking, timeout=seconds)
+    for task in asking:
+        task.cancel()
+    for outcome in await asyncio.gather(*asking, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
 
-    @classmethod
-    @asynccontextmanager
-    async def running(cls) -> AsyncGenerator[_Worker]:
-        """Ended when the block is left, whatever became of it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "agents.limits.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=Path(__file__).parents[2],
-        )
-        try:
-            yield cls(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-    def order(self, order: Order) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{json.dumps(asdict(order))}\n".encode())
-
-    async def answer(self) -> str:
-        """Its next line. Raises `WorkerFailed` if there is none in time."""
-        assert self._process.stdout is not None
-        try:
-            async with asyncio.timeout(ENDS_WITHIN):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            line = b""
-        if not line:
-            raise WorkerFailed(
-                f"A worker process of the scenario did not answer within {ENDS_WITHIN:g} s, or ended. "
-                "`python -m agents.limits.worker` shows whether it starts."
-            )
-        return line.decode()
+async def _used(stack: DevStack, mind: OpenAIEmulator) -> dict[str, TenantUse]:
+    """Who used the language model, when all that it served has been added up."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + COUNTED_WITHIN
+    async with Coordinator.open(stack.redis_url, limits=limits()) as coordinator:
+        while True:
+            use = await coordinator.limits.show("openai")
+            counted = sum(tenant.admitted for tenant in use.tenants)
+            if counted >= mind.judge.total("requests") or loop.time() > until:
+                return {tenant.tenant: tenant for tenant in use.tenants}
+            await asyncio.sleep(0.2)
