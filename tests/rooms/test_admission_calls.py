@@ -197,7 +197,7 @@ async def test_an_agent_for_an_admitted_call_is_taken_though_others_have_all_lin
     async def accept(request: JobRequest) -> None:
         accepted.append(request.room.sid)
 
-    async def refuse() -> None:
+    async def refuse(_: bool) -> None:
         raise AssertionError("an admitted call was refused")
 
     metadata = json.dumps({"baton": {"v": 1, "tenant": tenant, **ours}})
