@@ -70,3 +70,10 @@ async def lose_slots(coordinator: Coordinator, provider: str = "emulated") -> No
 async def beat(coordinator: Coordinator, provider: str = "emulated") -> None:
     """The first sign of life of a process that runs again."""
     await coordinator.limits._engine.heartbeat(coordinator._store.keys.limits(provider)).beat_once()
+
+
+async def used(coordinator: Coordinator, tenant: str, unit: str) -> float:
+    """What a tenant has really used so far, to a thousandth, as the limits have it from this process."""
+    await coordinator.limits._engine.heartbeat(coordinator._store.keys.limits("emulated")).add_up()
+    use = await coordinator.limits.show("emulated")
+    return next(each.units.get(unit, 0.0) for each in use.tenants if each.tenant == tenant)

@@ -13,7 +13,7 @@ from livekit.plugins import openai
 from coordination.livekit.limited import LimitedLLM, ProviderBusy, QuotaNews, Waiting
 from coordination.testing.emulators import ChatReply, Fault, OpenAIEmulator, Quota
 from tests.providers.conftest import Limited
-from tests.providers.limiting import budget, eventually_fits, fits, left
+from tests.providers.limiting import budget, eventually_fits, fits, left, used
 from tests.providers.sounds import ONCE
 
 TOKENS = 1000
@@ -254,9 +254,5 @@ async def test_what_many_requests_of_several_workers_settled_is_what_the_provide
     assert all(answer.text for answer in answers)
     assert await left(workers[0], "tokens", 10_000) == 10_000 - provider.judge.total("tokens")
     assert await left(workers[0], "requests", 100) == 100 - provider.judge.total("requests") == 40
-    for worker in workers:
-        await worker.limits._engine.heartbeat(worker._store.keys.limits("emulated")).add_up()
-    use = await workers[0].limits.show("emulated")
-    assert sum(tenant.units["tokens"] for tenant in use.tenants if tenant.tenant != "judge") == provider.judge.total(
-        "tokens"
-    )
+    settled = [await used(worker, f"t{n}", "tokens") for n, worker in enumerate(workers)]
+    assert sum(settled) == provider.judge.total("tokens")

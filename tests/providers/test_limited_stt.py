@@ -13,7 +13,7 @@ from livekit.plugins import deepgram
 from coordination.livekit.limited import LimitedSTT, ProviderBusy, QuotaNews, Waiting
 from coordination.testing.emulators import DeepgramEmulator, Fault
 from tests.providers.conftest import Limited
-from tests.providers.limiting import beat, budget, eventually_fits, fits, left, lose_slots
+from tests.providers.limiting import beat, budget, eventually_fits, fits, left, lose_slots, used
 from tests.providers.sounds import AGAIN, ONCE, tone, utterance
 
 SECONDS = 100
@@ -52,6 +52,7 @@ async def test_seconds_are_settled_as_the_provider_counted(limited: Limited, htt
     counted = provider.judge.total("audio_seconds")
     assert counted == pytest.approx(3 * LENGTH, abs=0.06)
     assert await left(coordinator, "audio_seconds", SECONDS) == pytest.approx(SECONDS - counted, abs=1)
+    assert await used(coordinator, "acme", "audio_seconds") == pytest.approx(counted, abs=0.01)
 
 
 async def test_a_stream_is_held_until_it_is_closed(limited: Limited, http: aiohttp.ClientSession) -> None:
