@@ -21,6 +21,7 @@ from coordination.livekit import CallLimits, CoordinatedSession, limits_of
 from coordination.livekit.limited import LimitedLLM, LimitedTTS, Waiting
 from coordination.settings import CoordinatorSettings
 from coordination.testing.emulators import ChatReply, ElevenLabsEmulator, Fault, OpenAIEmulator
+from tests.providers.sounds import tone
 from tests.rooms.callers import Caller, calling
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
@@ -169,6 +170,33 @@ async def test_a_caller_whose_agent_waits_hears_a_filler_and_then_the_answer(
         await eventually(lambda: emulator.judge.total("requests") == 1, "the answer is asked for", within=WITHIN)
         # Three words are a filler, five are both.
         await eventually(lambda: caller.ears.seconds(job.identity) > 4 * 0.12, "the answer follows", within=WITHIN)
+
+
+async def test_a_caller_whose_voice_waits_hears_its_filler_and_then_the_answer(
+    make_room: RoomFactory, redis_url: str, provider: str
+) -> None:
+    config = limits(provider, streams=1)
+    waiting = Waiting(filler_after=timedelta(milliseconds=200), timeout=timedelta(seconds=WITHIN))
+
+    def parts(shared: CallLimits) -> dict[str, Any]:
+        voice = elevenlabs.TTS(base_url=emulator.base_url, api_key="acme", http_session=http, encoding="pcm_16000")
+        speaks = LimitedTTS(voice, budget=shared.budget(provider), waiting=waiting, filler=[tone(0.4)])
+        return {"llm": model(mind), "tts": speaks}
+
+    async with (
+        aiohttp.ClientSession() as http,
+        OpenAIEmulator(default=ChatReply(text="On Friday, as ever.")) as mind,
+        ElevenLabsEmulator() as emulator,
+        Coordinator.open(redis_url, limits=config) as other,
+        call(make_room, redis_url, config, parts) as (caller, job),
+    ):
+        holding = await other.limits.reserve(provider, tenant="other", streams=1)
+        await caller.text("hello")
+        await hears(caller, job)
+        assert emulator.judge.total("characters") == 0
+
+        await holding.close()
+        await eventually(lambda: caller.ears.seconds(job.identity) > 1, "the answer follows", within=WITHIN)
 
 
 async def test_a_caller_is_answered_by_the_fallback_when_the_wait_is_too_long(
