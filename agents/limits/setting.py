@@ -59,7 +59,8 @@ def limits() -> LimitsConfig:
     """Every worker has the same."""
     return LimitsConfig.parse(
         {
-            "calls": {"limit": len(WEIGHTS) * CALLS_EACH},
+            # Enough for both halves: the first one's calls may still be ending when those of the second begin.
+            "calls": {"limit": 2 * len(WEIGHTS) * CALLS_EACH},
             "providers": {
                 "openai": {
                     "limits": {
