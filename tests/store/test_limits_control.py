@@ -10,7 +10,7 @@ import pytest
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.errors import InvalidSettings, TenantBlocked, UnknownProvider
+from coordination.errors import InvalidSettings, LimitExceeded, TenantBlocked, UnknownProvider
 from coordination.settings import CoordinatorSettings
 from coordination.store import Store
 from tests.store.limited import NOW, PROVIDER, configure, passes, rate, streams
@@ -75,6 +75,18 @@ async def test_a_limit_that_is_set_holds_for_all_until_it_is_reset(
     await eventually(lambda: other.limits.config.limits.providers[PROVIDER].limits["requests"].limit == 100)
 
     assert await passes(other, requests=1)
+
+
+async def test_what_was_used_counts_as_the_same_part_of_a_limit_that_is_raised(coordinator: Coordinator) -> None:
+    configure(coordinator, limits={"requests": rate(limit=100, burst=100)})
+    await coordinator.limits.reserve(PROVIDER, requests=100)
+    await coordinator.limits.set(PROVIDER, "requests", {"limit": 200, "burst": 200})
+
+    with pytest.raises(LimitExceeded) as refused:
+        await coordinator.limits.reserve(PROVIDER, requests=1, timeout=NOW)
+
+    # The first of 200 an hour, not of 100.
+    assert refused.value.retry_after == pytest.approx(18, abs=3)
 
 
 async def test_what_is_no_limit_cannot_be_set(coordinator: Coordinator) -> None:
