@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from livekit.agents import Agent, AgentSession, APIConnectOptions, JobContext
+from livekit.agents import Agent, AgentSession, APIConnectOptions, ErrorEvent, JobContext
 from livekit.agents.voice.agent_session import SessionConnectOptions
 from livekit.plugins import elevenlabs, openai
 
@@ -18,7 +18,7 @@ from coordination.coordinator import Coordinator
 from coordination.errors import LimitExceeded
 from coordination.limits.config import LimitsConfig
 from coordination.livekit import CallLimits, CoordinatedSession, limits_of
-from coordination.livekit.limited import LimitedLLM, LimitedTTS, Waiting
+from coordination.livekit.limited import LimitedLLM, LimitedTTS, ProviderBusy, Waiting
 from coordination.settings import CoordinatorSettings
 from coordination.testing.emulators import ChatReply, ElevenLabsEmulator, Fault, OpenAIEmulator
 from tests.providers.sounds import tone
@@ -56,9 +56,11 @@ def limits(provider: str, *, period: int = 86_400, **sizes: int) -> LimitsConfig
 
 @asynccontextmanager
 async def call(
-    make_room: RoomFactory, redis_url: str, config: LimitsConfig, parts: Parts
+    make_room: RoomFactory, redis_url: str, config: LimitsConfig, parts: Parts, errors: list[ErrorEvent] | None = None
 ) -> AsyncIterator[tuple[Caller, Job]]:
-    """A caller and an agent in a room; the agent's process has a connection of its own to the limits."""
+    """A caller and an agent in a room; the agent's process has a connection of its own to the limits. `errors` are
+    those of the agent's session.
+    """
     settings = CoordinatorSettings(redis_url=redis_url)
     room = await make_room()
     job, used = Job(room, "desk"), dict[str, Any]()
@@ -74,6 +76,7 @@ async def call(
             conn_options=QUICKLY,
             **used,
         )
+        session.on("error", (errors if errors is not None else []).append)
         await session.start(Agent(instructions="You answer."), room=ctx.room)
 
     async with calling(room) as caller:
@@ -221,6 +224,34 @@ async def test_a_caller_is_answered_by_the_fallback_when_the_wait_is_too_long(
         await hears(caller, job, since=first + 0.5)
 
         assert [mind.judge.total("requests") for mind in minds] == [1, 1]
+
+
+async def test_a_call_goes_on_after_a_refusal_and_has_what_an_operator_allows(
+    make_room: RoomFactory, redis_url: str, provider: str
+) -> None:
+    config = limits(provider, streams=1)
+    errors = list[ErrorEvent]()
+
+    def parts(shared: CallLimits) -> dict[str, Any]:
+        short = Waiting(timeout=timedelta(milliseconds=200))
+        return {"llm": LimitedLLM(model(emulator), budget=shared.budget(provider), waiting=short), "tts": ToneTTS()}
+
+    async with (
+        OpenAIEmulator(default=ChatReply(text="yes")) as emulator,
+        Coordinator.open(redis_url, limits=config) as operator,
+        call(make_room, redis_url, config, parts, errors) as (caller, job),
+        operator.limits.reserve(provider, tenant="other", streams=1),
+    ):
+        await caller.text("hello")
+        await eventually(lambda: errors, "the request is refused", within=WITHIN)
+        assert isinstance(errors[0].error.error, ProviderBusy)
+        assert not job.ended.is_set()
+
+        await operator.limits.set(provider, "streams", {"limit": 2})
+        await caller.text("again")
+        await hears(caller, job)
+        assert emulator.judge.total("requests") == 1
+        await operator.limits.set(provider, "streams", None)
 
 
 async def test_a_barge_in_in_mid_stream_frees_the_slot_while_the_call_goes_on(
