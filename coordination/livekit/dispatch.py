@@ -13,13 +13,14 @@ from pydantic import JsonValue
 from coordination.errors import DispatchFailed
 from coordination.ids import AgentId, HandoffId, RoleName, Tenant, check_name
 from coordination.livekit.asking import ANSWER_WITHIN, asking
-from coordination.livekit.envelope import Ours, open_envelope, read_ours, write_ours
+from coordination.livekit.envelope import Ours, look_into, read_ours, write_ours
 
 
 class _DispatchFields(Ours):
     tenant: str | None = None
     handoff: str | None = None
     takeover: str | None = None
+    standby: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,25 +33,33 @@ class DispatchMetadata:
     """The handoff that the agent was dispatched for; None for an agent that comes at the begin of a call."""
     takeover: AgentId | None = None
     """The lost agent whose call it continues; None where nobody was lost."""
+    standby: bool = False
+    """The agent is to stand by, even if the call has no holder yet."""
     foreign: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the application put beside our key; kept."""
 
     @classmethod
     def parse(cls, text: str, *, room: str) -> DispatchMetadata:
-        """Reads a dispatch's metadata; empty text is empty metadata. Raises `MetadataError`, naming room and reason."""
+        """Reads a dispatch's metadata; those that are empty, or no JSON object, say nothing.
+
+        Raises `MetadataError`, naming room and reason, for what stands under our key and this release cannot read.
+        """
         what = "dispatch metadata"
-        envelope = open_envelope(text, what=what, room=room)
+        envelope = look_into(text, what=what, room=room)
         ours = read_ours(_DispatchFields, envelope, what=what, room=room) or _DispatchFields()
         return cls(
             tenant=Tenant(ours.tenant) if ours.tenant else None,
             handoff=HandoffId(ours.handoff) if ours.handoff else None,
             takeover=AgentId(ours.takeover) if ours.takeover else None,
+            standby=ours.standby is True,
             foreign=envelope.foreign,
         )
 
     def format(self) -> str:
         """The JSON text to dispatch with."""
-        fields = _DispatchFields(tenant=self.tenant, handoff=self.handoff, takeover=self.takeover)
+        fields = _DispatchFields(
+            tenant=self.tenant, handoff=self.handoff, takeover=self.takeover, standby=self.standby or None
+        )
         return write_ours(fields, self.foreign)
 
 

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -74,17 +75,23 @@ def open_envelope(text: str, *, what: str, room: str) -> Envelope:
     return Envelope(ours=items.get(KEY), foreign={key: value for key, value in items.items() if key != KEY})
 
 
-def object_or_nothing(text: str, *, what: str, room: str) -> str:
-    """The text of a JSON object as it is, and "" for anything else: an application may keep there what it likes.
+def look_into(text: str, *, what: str, room: str) -> Envelope:
+    """As `open_envelope`, and an empty envelope for anything but a JSON object: an application may keep there what it
+    likes. For readers; whoever writes there must not write over it.
 
-    Nothing of ours can be in what is no object, so a call is served as if nothing stood there; that is logged.
+    Nothing of ours can be in what is no object, so a call is served as if nothing stood there; that is logged, once.
     """
     try:
-        open_envelope(text, what=what, room=room)
+        return open_envelope(text, what=what, room=room)
     except MetadataError as fault:
-        logger.warning("%s Until then Baton reads nothing from there, and writes nothing.", fault)
-        return ""
-    return text
+        _say_once(str(fault))
+        return Envelope()
+
+
+@lru_cache(maxsize=256)
+def _say_once(fault: str) -> None:
+    """A job reads the same metadata several times."""
+    logger.warning("%s Until then Baton reads nothing from there, and writes nothing.", fault)
 
 
 OursT = TypeVar("OursT", bound=Ours)

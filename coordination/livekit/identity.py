@@ -13,7 +13,6 @@ from livekit import rtc
 
 from coordination.ids import DEFAULT_TENANT, AgentId, Tenant, check_name
 from coordination.livekit.dispatch import DispatchMetadata
-from coordination.livekit.envelope import object_or_nothing
 from coordination.livekit.record import SessionRecord
 
 AGENT_PREFIX = "agent-"
@@ -65,12 +64,10 @@ TenantResolver = Callable[[TenantSources], Tenant]
 def resolve_tenant(sources: TenantSources) -> Tenant:
     """The tenant named by the dispatch, else by the room's record, else `default`.
 
-    What is no JSON object names none. Raises `MetadataError` if what is ours there cannot be read, `InvalidName` if the
-    tenant it names is none.
+    Raises `MetadataError` if what is ours there cannot be read, `InvalidName` if the tenant it names is none.
     """
     room = sources.room
-    dispatch = object_or_nothing(sources.dispatch_metadata, what="dispatch metadata", room=room)
-    dispatched = DispatchMetadata.parse(dispatch, room=room).tenant
-    record = SessionRecord.parse(object_or_nothing(sources.room_metadata, what="metadata", room=room), room=room)
+    dispatched = DispatchMetadata.parse(sources.dispatch_metadata, room=room).tenant
+    record = SessionRecord.parse(sources.room_metadata, room=room)
     tenant = dispatched or (record.tenant if record else None) or DEFAULT_TENANT
     return Tenant(check_name(tenant, "tenant"))

@@ -8,7 +8,6 @@ from livekit.protocol import agent as agent_pb
 
 from coordination.ids import RoleName, RoomName, Tenant
 from coordination.livekit.dispatch import DispatchMetadata
-from coordination.livekit.envelope import object_or_nothing, open_envelope
 from coordination.livekit.identity import TenantSources, resolve_tenant
 from coordination.livekit.record import SessionRecord
 
@@ -35,11 +34,8 @@ class CallOf:
         Raises `MetadataError` if what is ours there cannot be read, `InvalidName` for a tenant that is none.
         """
         room = job.room.name
-        metadata = object_or_nothing(job.room.metadata, what="metadata", room=room)
-        dispatch = object_or_nothing(job.metadata, what="dispatch metadata", room=room)
-        dispatched = DispatchMetadata.parse(dispatch, room=room)
-        ours = open_envelope(dispatch, what="dispatch metadata", room=room).ours
-        record = SessionRecord.parse(metadata, room=room)
+        dispatched = DispatchMetadata.parse(job.metadata, room=room)
+        record = SessionRecord.parse(job.room.metadata, room=room)
         sources = TenantSources(room=room, dispatch_metadata=job.metadata, room_metadata=job.room.metadata)
         return cls(
             name=(record.session if record else None) or RoomName(job.room.sid),
@@ -47,6 +43,6 @@ class CallOf:
             role=RoleName(job.agent_name) if job.agent_name else DEFAULT_ROLE,
             admitted=dispatched.handoff is not None
             or dispatched.takeover is not None
-            or (isinstance(ours, dict) and ours.get("standby") is True)
+            or dispatched.standby
             or (record is not None and record.fence is not None),
         )

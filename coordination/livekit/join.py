@@ -11,7 +11,6 @@ from livekit.agents import JobContext
 
 from coordination.ids import AgentId, HandoffId, RoleName, RoomName, Tenant, WorkerId
 from coordination.livekit.dispatch import DispatchMetadata
-from coordination.livekit.envelope import object_or_nothing, open_envelope
 from coordination.livekit.identity import TenantResolver, TenantSources, resolve_tenant
 from coordination.livekit.job_call import DEFAULT_ROLE
 from coordination.livekit.linking import find_caller
@@ -62,14 +61,12 @@ class JoinPlan:
 def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantResolver = resolve_tenant) -> JoinPlan:
     """Reads job, dispatch and room. The room must be connected.
 
-    Raises `MetadataError` if what is ours there cannot be read; what is no JSON object is somebody else's.
+    Raises `MetadataError` if what is ours there cannot be read.
     """
     job, name = ctx.job, ctx.room.name
-    dispatch = object_or_nothing(job.metadata, what="dispatch metadata", room=name)
-    dispatched = DispatchMetadata.parse(dispatch, room=name)
+    dispatched = DispatchMetadata.parse(job.metadata, room=name)
     sources = TenantSources(room=name, dispatch_metadata=job.metadata, room_metadata=ctx.room.metadata)
-    ours = open_envelope(dispatch, what="dispatch metadata", room=name).ours
-    record = SessionRecord.parse(object_or_nothing(ctx.room.metadata, what="metadata", room=name), room=name)
+    record = SessionRecord.parse(ctx.room.metadata, room=name)
     return JoinPlan(
         agent=AgentId(job.id),
         role=RoleName(job.agent_name) if job.agent_name else DEFAULT_ROLE,
@@ -78,7 +75,7 @@ def plan_join(ctx: JobContext, settings: CoordinatorSettings, resolver: TenantRe
         identity=ctx.room.local_participant.identity,
         handoff=dispatched.handoff,
         takeover=dispatched.takeover,
-        standby=isinstance(ours, dict) and ours.get("standby") is True,
+        standby=dispatched.standby,
         caller=find_caller(ctx.room, record),
         seen=(record.fence if record else None) or 0,
         conversation=record.conversation if record else None,

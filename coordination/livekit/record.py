@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from coordination.errors import StaleFence
 from coordination.ids import RoleName, RoomName, Tenant
 from coordination.livekit.asking import ANSWER_WITHIN
-from coordination.livekit.envelope import Ours, open_envelope, read_ours, write_ours
+from coordination.livekit.envelope import Ours, look_into, open_envelope, read_ours, write_ours
 from coordination.livekit.state.document import transform
 from coordination.livekit.state.updates import RoomText, fitting
 
@@ -53,8 +53,11 @@ class SessionRecord:
 
     @classmethod
     def parse(cls, text: str, *, room: str) -> SessionRecord | None:
-        """Reads a room's metadata; None if it holds no record. Raises `MetadataError`, naming room and reason."""
-        envelope = open_envelope(text, what=_WHAT, room=room)
+        """Reads a room's metadata; None if it holds no record, as what is no JSON object does not.
+
+        Raises `MetadataError`, naming room and reason, for a record that this release cannot read.
+        """
+        envelope = look_into(text, what=_WHAT, room=room)
         ours = read_ours(_RecordFields, envelope, what=_WHAT, room=room)
         if ours is None:
             return None
@@ -111,7 +114,7 @@ class RoomRecord:
     async def read(self) -> SessionRecord | None:
         """The record as the server has it; None without one, or without the room.
 
-        Raises `MetadataError` for metadata that is not ours to understand, `LiveKitUnavailable` without an answer.
+        Raises `MetadataError` for a record that this release cannot read, `LiveKitUnavailable` without an answer.
         """
         return SessionRecord.parse(await self._text.read(), room=self._room)
 

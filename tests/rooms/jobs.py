@@ -27,7 +27,7 @@ Entrypoint = Callable[[JobContext], Awaitable[None]]
 class Job:
     """One job: `ctx`, the agent's `identity`, and what ended it."""
 
-    def __init__(self, room: LiveRoom, role: str, *, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(self, room: LiveRoom, role: str, *, metadata: dict[str, Any] | str | None = None) -> None:
         self.id = f"AJ_{secrets.token_hex(6)}"
         self.identity = f"agent-{self.id}"
         self.role = role
@@ -36,9 +36,9 @@ class Job:
         token = room.server.token(room.name, self.identity, kind="agent")
         job = agent_pb.Job(
             id=self.id,
-            room=models.Room(sid=room.sid, name=room.name),
+            room=models.Room(sid=room.sid, name=room.name, metadata=room.created_with),
             agent_name=role,
-            metadata=json.dumps(metadata) if metadata else "",
+            metadata=json.dumps(metadata) if isinstance(metadata, dict) else metadata or "",
         )
         info = RunningJobInfo(
             accept_arguments=JobAcceptArguments(name="", identity=self.identity, metadata=""),

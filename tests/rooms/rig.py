@@ -50,6 +50,8 @@ class LiveRoom:
     name: str
     sid: str
     api: api.LiveKitAPI
+    created_with: str = ""
+    """The metadata that it began with; a job is dispatched with them."""
     _joined: list[rtc.Room] = field(default_factory=list[rtc.Room])
 
     async def join(self, identity: str, *, kind: Kind = "standard", **claims: str) -> rtc.Room:
@@ -84,4 +86,4 @@ async def create_room(
 ) -> LiveRoom:
     name = name or f"room-{secrets.token_hex(4)}"
     created = await client.room.create_room(api.CreateRoomRequest(name=name, metadata=metadata, empty_timeout=60))
-    return LiveRoom(server=server, name=name, sid=created.sid, api=client)
+    return LiveRoom(server=server, name=name, sid=created.sid, api=client, created_with=metadata)

@@ -46,7 +46,7 @@ class Options:
     stt_interim: bool = True
     deadline: timedelta | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | str | None = None
 
 
 class TeamAgent(Agent):

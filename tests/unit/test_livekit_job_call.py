@@ -64,20 +64,6 @@ def test_a_call_keeps_its_name_when_a_restarted_server_gives_its_room_another() 
     assert CallOf.read(job(room={"session": "RM_0", "fence": 17})).name == "RM_0"
 
 
-@pytest.mark.parametrize("text", ["premium customer", "[1, 2]", '"text"'])
-def test_what_an_application_keeps_there_and_is_no_object_says_nothing_of_the_call(
-    text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    foreign = agent_pb.Job(
-        room=models.Room(sid="RM_1", name="call", metadata=text), metadata=text, agent_name="billing"
-    )
-
-    call = CallOf.read(foreign)
-
-    assert (call.name, call.tenant, call.admitted) == ("RM_1", "default", False)
-    assert "metadata of room 'call'" in caplog.text
-
-
 def test_metadata_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(MetadataError, match="call"):
         CallOf.read(job({"tenant": 7}))
