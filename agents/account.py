@@ -16,6 +16,7 @@ from typing import Any, Final
 from livekit.agents import JobContext, RunContext, ToolError
 
 from coordination.livekit.envelope import MetadataError
+from coordination.livekit.job_call import CallOf
 from coordination.livekit.record import SessionRecord
 from coordination.persistence import (
     BackendClient,
@@ -26,6 +27,7 @@ from coordination.persistence import (
     Ticket,
     UserContext,
 )
+from coordination.settings import CoordinatorSettings
 
 logger = logging.getLogger("agents")
 
@@ -64,13 +66,13 @@ class Account:
     @classmethod
     async def of(cls, ctx: JobContext) -> Account:
         """The account of the call that a job was dispatched to; connects to the room. The caller's name is asked for
-        in the background."""
+        in the background. Raises `MetadataError` if the call's tenant cannot be read."""
         await ctx.connect()
         settings = PersistenceSettings()
         if not settings.backend_url:
             return cls()
-        backend = BackendClient(settings)
-        account = cls(backend, whose=await _whose(ctx))
+        tenant = CallOf.read(ctx.job, tenant=CoordinatorSettings().tenant).tenant
+        account = cls(BackendClient(settings, tenant=tenant), whose=await _whose(ctx))
         account._asking = asyncio.create_task(account._context(), name="agents: ask who the caller is")
         ctx.add_shutdown_callback(account.close)
         return account

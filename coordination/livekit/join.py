@@ -16,7 +16,7 @@ from coordination.livekit.job_call import DEFAULT_ROLE
 from coordination.livekit.linking import find_caller
 from coordination.livekit.process import shared_coordinator
 from coordination.livekit.record import SessionRecord
-from coordination.livekit.saving import open_saving
+from coordination.livekit.saving.shared import open_saving
 from coordination.livekit.silence import RoomSilencer
 from coordination.settings import CoordinatorSettings
 
@@ -48,7 +48,7 @@ class JoinPlan:
     """The fence in the room's metadata: what is granted from now on is higher, whatever Redis knows. 0 if none."""
     conversation: str | None
     user: str | None
-    """What the room's record says of them; see `coordination.livekit.saving`."""
+    """What the room's record says of them; see `coordination.livekit.saving.shared`."""
     session: RoomName | None
     """What Redis knows the call by, where the session record says so; else it is the room's sid."""
     settings: CoordinatorSettings

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from coordination.coordinator import Room
     from coordination.livekit.handoff import Departure
     from coordination.livekit.join import JoinPlan
-    from coordination.livekit.saving import CallSaving
+    from coordination.livekit.saving.shared import CallSaving
     from coordination.livekit.session import CoordinatedSession
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from coordination.ids import WorkerId
 from coordination.livekit.admission import CallAdmission
 from coordination.livekit.door import CallDoor
 from coordination.livekit.join import WORKER_ID
-from coordination.livekit.leftovers import Leftovers
 from coordination.livekit.lobby import wait_in_lobby
+from coordination.livekit.saving.leftovers import Leftovers
 from coordination.livekit.worker_http import WorkerHttp
 from coordination.livekit.worker_watch import WorkerWatch
 from coordination.settings import CoordinatorSettings

@@ -21,13 +21,13 @@ from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputO
 
 from coordination.errors import InvalidArgument, RoleTaken, StoreUnavailable
 from coordination.leases.lease import Lease
-from coordination.livekit.alone import SavingAlone
 from coordination.livekit.conversation import Conversation
 from coordination.livekit.entry import Continuation, Entry
 from coordination.livekit.gate import AudioGate, Gate, TextGate
 from coordination.livekit.identity import is_agent
 from coordination.livekit.join import take_seat
 from coordination.livekit.listening import CallerInput
+from coordination.livekit.saving.alone import SavingAlone
 from coordination.livekit.seat import Seat
 from coordination.livekit.standby import Stage
 from coordination.livekit.tracks import VOICE_TRACK, TrackGate, check_outputs
@@ -164,7 +164,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         """As a plain session, whose call is saved all the same where a backend is configured."""
         if self._ctx.is_fake_job() or self._started:
             return await super().start(agent, **options)
-        saving = SavingAlone(self._ctx, self, tenant=self._settings.tenant)
+        saving = SavingAlone(self._ctx, tenant=self._settings.tenant).follow(self)
         started = await super().start(agent, **options)
         if self._ctx.room.isconnected():
             await saving.open()

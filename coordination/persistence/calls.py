@@ -10,9 +10,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from coordination.ids import RoomName, Tenant
+from coordination.persistence.values import SavedCall
 from coordination.room.clock import ms
 from coordination.store.keys import CALLS_TTL
 from coordination.store.scripts import Script
@@ -21,19 +22,6 @@ from coordination.store.store import Store
 logger = logging.getLogger(__name__)
 
 _ENTER: Final = Script.load("outbox/call")
-
-
-class SavedCall(BaseModel):
-    """A call, as whoever saves it knows it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    session: RoomName
-    """What Redis knows it by: in LiveKit the sid that the room began with. Its record is saved under it."""
-    room: str
-    """The room's name."""
-    conversation: str
-    user: str | None = None
 
 
 class OpenCalls:

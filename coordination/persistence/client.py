@@ -56,17 +56,18 @@ class BackendClient:
         self,
         settings: PersistenceSettings | None = None,
         *,
+        tenant: Tenant = DEFAULT_TENANT,
         outbox: Outbox | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Nothing is connected yet. `outbox` is opened and closed by whoever made it.
+        """Nothing is connected yet. `tenant` has the token that is used, and the `outbox`; that is opened and closed
+        by whoever made it.
 
         Raises `BackendNotConfigured` without a URL, `InvalidSettings` for one that is none.
         """
         self.settings = settings or PersistenceSettings()
-        token = self.settings.backend_token
         self._requests = Requests(
-            self.settings.require_backend_url(), token.get_secret_value() if token else None, transport=transport
+            self.settings.require_backend_url(), self.settings.token_of(tenant), transport=transport
         )
         self.outbox = outbox
         self._drain = Drain(outbox, self.deliver) if outbox is not None else None
@@ -90,7 +91,7 @@ class BackendClient:
         chosen.require_backend_url()
         outbox = await open_outbox(chosen, redis_url=redis_url, prefix=prefix, tenant=tenant)
         try:
-            client = cls(chosen, outbox=outbox).start()
+            client = cls(chosen, tenant=tenant, outbox=outbox).start()
             try:
                 yield client
             finally:

@@ -17,12 +17,11 @@ from typing import Final
 
 from coordination.errors import StoreError
 from coordination.ids import TurnId
-from coordination.persistence.calls import SavedCall
 from coordination.persistence.client import BackendClient
 from coordination.persistence.outbox.item import turn_key
 from coordination.persistence.recorder import Recorder
 from coordination.persistence.summary import summarise
-from coordination.persistence.values import ConversationTurn, Speaker, Utterance
+from coordination.persistence.values import ConversationTurn, SavedCall, Speaker, Utterance
 from coordination.room.events import Events
 from coordination.room.turns import Speaker as Who
 from coordination.room.turns import Turn, TurnLog

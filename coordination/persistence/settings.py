@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordination.errors import InvalidSettings
+from coordination.ids import Tenant
 from coordination.persistence.errors import BackendNotConfigured
 from coordination.settings import Seconds
 
@@ -23,6 +25,8 @@ class PersistenceSettings(BaseSettings):
     """Where the backend serves, e.g. http://localhost:8000. Unset: nothing is kept beyond the call."""
     backend_token: SecretStr | None = None
     """The tenant's token; it decides whose data are read and written."""
+    backend_tokens: Mapping[str, SecretStr] = Field(default_factory=dict[str, SecretStr])
+    """By tenant, where one process serves calls of several: {"acme": "bt_..."}. Others have `backend_token`."""
     backend_timeout: Seconds = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(seconds=10))
     """For one request of somebody who waits, such as an agent that greets its caller by name. Retries included."""
     outbox_file: Path = Path("~/.local/state/baton/outbox.sqlite3")
@@ -42,6 +46,11 @@ class PersistenceSettings(BaseSettings):
                 for fault in error.errors()
             ]
             raise InvalidSettings("The settings have faults: " + "; ".join(faults) + ".") from error
+
+    def token_of(self, tenant: Tenant) -> str | None:
+        """The token with which this tenant's data are read and written."""
+        token = self.backend_tokens.get(tenant, self.backend_token)
+        return token.get_secret_value() if token else None
 
     def require_backend_url(self) -> str:
         """The URL. Raises `BackendNotConfigured` if there is none."""

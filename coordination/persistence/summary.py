@@ -1,19 +1,54 @@
-"""The record of a call that several agents shared, made of what the room's own history says: a pure function."""
+"""The record of a call, whoever saves it: pure functions.
+
+`record_of` builds it; `summarise` takes what it says of a call that several agents shared from the room's own history.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from coordination.persistence.calls import SavedCall
-from coordination.persistence.values import SessionSummary
-from coordination.room.events import Event
-from coordination.room.turns import Turn
+from coordination.persistence.values import SavedCall, SessionSummary
+
+if TYPE_CHECKING:  # a process without Redis makes records as well
+    from coordination.room.events import Event
+    from coordination.room.turns import Turn
 
 CALLER: Final = "caller"
 """Kind of the event that notes a caller, under `reason` in a form that tells callers apart and names nobody."""
+
+
+def record_of(
+    call: SavedCall,
+    *,
+    started: datetime,
+    ended: datetime,
+    participants: int,
+    messages: int | None,
+    roles: Sequence[str],
+    reason: str,
+    handoffs: int = 0,
+    fence: int = 0,
+) -> SessionSummary:
+    """The record of a call that has ended. `messages` is None where they are not known; nobody at all is not known."""
+    return SessionSummary(
+        id=call.session,
+        started_at=started,
+        ended_at=ended,
+        duration_seconds=max(0.0, (ended - started).total_seconds()),
+        conversation_id=call.conversation,
+        user_id=call.user,
+        room=call.room,
+        room_sid=call.session,
+        participants=participants or None,
+        messages=messages,
+        handoffs=handoffs,
+        roles=tuple(dict.fromkeys(role for role in roles if role)),
+        reason=reason[:256] or None,
+        fence=fence,
+    )
 
 
 def summarise(
@@ -30,20 +65,15 @@ def summarise(
     started = min(moments, default=ended or datetime.now().astimezone())
     if ended is None:
         ended = max((_end(turn) for turn in turns), default=max(moments, default=started))
-    return SessionSummary(
-        id=call.session,
-        started_at=started,
-        ended_at=ended,
-        duration_seconds=max(0.0, (ended - started).total_seconds()),
-        conversation_id=call.conversation,
-        user_id=call.user,
-        room=call.room,
-        room_sid=call.session,
-        participants=len({event.reason for event in events if event.kind == CALLER}) or None,
+    return record_of(
+        call,
+        started=started,
+        ended=ended,
+        participants=len({event.reason for event in events if event.kind == CALLER}),
         messages=len(turns) if not turns or turns[0].seq == 1 else None,
+        roles=[role for _, role in grants],
+        reason=reason,
         handoffs=handoffs,
-        roles=tuple(dict.fromkeys(role for _, role in grants if role)),
-        reason=reason[:256] or None,
         fence=max((fence for fence, _ in grants), default=0),
     )
 

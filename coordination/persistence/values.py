@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from coordination.ids import RoomName
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -55,6 +57,17 @@ class ConversationTurn(_Value):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     interrupted: bool = False
+
+
+class SavedCall(_Value):
+    """A call, as whoever saves it knows it."""
+
+    session: RoomName
+    """What it is known by: in LiveKit the sid that its room began with. Its record is saved under it."""
+    room: str
+    """The room's name."""
+    conversation: str
+    user: str | None = None
 
 
 class SessionSummary(_Value):

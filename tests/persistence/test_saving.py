@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,21 +17,22 @@ from pydantic import SecretStr
 from coordination.coordinator import Coordinator, Room
 from coordination.dev.backend import BackendServer
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.ids import AgentId, RoleName, WorkerId
+from coordination.ids import AgentId, RoleName, Tenant, WorkerId
 from coordination.leases.lease import Lease
-from coordination.livekit import leftovers
-from coordination.livekit.leftovers import LOST, Round
-from coordination.persistence import BackendClient, ConversationTurn, PersistenceSettings, Utterance
+from coordination.livekit.saving import leftovers
+from coordination.livekit.saving.leftovers import LOST, Round
+from coordination.persistence import BackendClient, ConversationTurn, PersistenceSettings, Utterance, host
 from coordination.persistence import Speaker as Said
-from coordination.persistence.calls import SavedCall
 from coordination.persistence.erasures import Erasures, nothing_else
 from coordination.persistence.outbox.box import Claim, Failure, Outbox
 from coordination.persistence.outbox.file import FileOutbox
 from coordination.persistence.outbox.item import ItemKind, OutboxItem
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.summary import CALLER
+from coordination.persistence.values import SavedCall
 from coordination.room.turns import Speaker, Turn
 from coordination.store import Store
+from tests.persistence.tenants import token_for
 
 POISON = Failure(reason="it is wrong", poison=True)
 
@@ -276,23 +277,66 @@ async def _claimed(outbox: Outbox, conversation: str) -> Claim:
             return claim
 
 
-async def test_a_file_of_calls_without_coordination_is_delivered_by_the_worker(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its job was killed; the worker has no call, and the file comes to be only while it runs."""
-    monkeypatch.setattr(leftovers, "LOOK_EVERY", timedelta(seconds=0.05))
-    settings = scene.client.settings.model_copy(update={"outbox_file": tmp_path / "left.sqlite3"})
-    worker = asyncio.create_task(leftovers.deliver_file(settings, scene.room.tenant))
-    await asyncio.sleep(0.2)
+@asynccontextmanager
+async def left_by_killed_jobs(settings: PersistenceSettings, conversation: str) -> AsyncIterator[dict[str, FileOutbox]]:
+    """A turn of each tenant in the host's file, which says whose it is."""
+    async with AsyncExitStack() as stack:
+        left: dict[str, FileOutbox] = {}
+        for tenant in map(Tenant, ("default", "acme")):
+            left[tenant] = await FileOutbox(settings.outbox_file, tenant=tenant).open()
+            stack.push_async_callback(left[tenant].close)
+            turn = ConversationTurn(messages=(Utterance(speaker=Said.CALLER, text=f"left by {tenant}"),))
+            client = BackendClient(settings, tenant=tenant, outbox=left[tenant])
+            await client.save_conversation_turn(conversation, turn)
+        yield left
 
-    outbox = await FileOutbox(settings.outbox_file).open()
-    turn = ConversationTurn(messages=(Utterance(speaker=Said.CALLER, text="left behind"),))
-    await BackendClient(settings, outbox=outbox).save_conversation_turn(scene.call.conversation, turn)
+
+@asynccontextmanager
+async def worker_of(settings: PersistenceSettings, *, only: str | None = None) -> AsyncIterator[None]:
+    """A worker without a call."""
+    work = asyncio.create_task(host.deliver_file(settings, only=only))
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def emptied(outbox: FileOutbox) -> None:
     async with asyncio.timeout(20):
         while (await outbox.statistics()).waiting:
             await asyncio.sleep(0.05)
 
-    assert [row["text"] for row in await scene.rows()] == ["left behind"]
-    worker.cancel()
-    await asyncio.gather(worker, return_exceptions=True)
-    await outbox.close()
+
+async def test_what_killed_jobs_left_in_the_file_goes_to_each_tenant_by_its_own_token(
+    scene: Scene, backend: BackendServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has no call, and the file comes to be only while it runs."""
+    monkeypatch.setattr(host, "LOOK_EVERY", timedelta(seconds=0.05))
+    token = await token_for(backend, "acme")
+    changes = {"outbox_file": tmp_path / "left.sqlite3", "backend_tokens": {"acme": SecretStr(token)}}
+    settings = scene.client.settings.model_copy(update=changes)
+    async with worker_of(settings):
+        await asyncio.sleep(0.2)
+        async with left_by_killed_jobs(settings, scene.call.conversation) as left:
+            for outbox in left.values():
+                await emptied(outbox)
+
+    assert [row["text"] for row in await scene.rows()] == ["left by default"]
+    theirs = await scene.http.get(
+        f"/v1/conversations/{scene.call.conversation}/messages", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert [row["text"] for row in theirs.json()["items"]] == ["left by acme"]
+
+
+async def test_a_worker_of_one_tenant_leaves_what_others_left_to_those_who_have_their_token(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LOOK_EVERY", timedelta(seconds=0.05))
+    settings = scene.client.settings.model_copy(update={"outbox_file": tmp_path / "left.sqlite3"})
+    async with left_by_killed_jobs(settings, scene.call.conversation) as left, worker_of(settings, only="default"):
+        await emptied(left["default"])
+        await asyncio.sleep(0.3)
+
+        assert (await left["acme"].statistics()).waiting == 1
+    assert [row["text"] for row in await scene.rows()] == ["left by default"]

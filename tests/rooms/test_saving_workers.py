@@ -17,8 +17,8 @@ import pytest
 
 from coordination.coordinator import Coordinator
 from coordination.dev.backend import BackendServer
-from coordination.livekit.leftovers import LOST
 from coordination.livekit.record import SessionRecord
+from coordination.livekit.saving.leftovers import LOST
 from coordination.settings import CoordinatorSettings
 from tests.rooms.callers import calling
 from tests.rooms.conftest import RoomFactory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from coordination.dev.backend import BackendServer
 from coordination.errors import StoreUnavailable
 from coordination.livekit.record import SessionRecord
+from tests.persistence.tenants import token_for
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import gathering
@@ -66,6 +68,33 @@ async def test_a_call_without_coordination_is_saved_by_its_job(
     ]
     assert (record["messages"], record["participants"], record["user_id"]) == (3, 1, "ann")
     assert record["roles"] == ["receptionist"]
+
+
+@pytest.mark.parametrize("why", ["redis is away", "coordination is off"])
+async def test_such_a_call_is_saved_for_the_tenant_that_it_was_dispatched_for(
+    make_room: RoomFactory, backend: BackendServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """The worker serves several, and has a token of each: it was saved with the worker's own."""
+    token = await token_for(backend, "acme")
+    for name, value in backend.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BATON_BACKEND_TOKENS", json.dumps({"acme": token}))
+    monkeypatch.setenv("BATON_OUTBOX_FILE", str(tmp_path / "outbox.sqlite3"))
+    live = await make_room()
+    settings = {"coordination": "off"} if why == "coordination is off" else {}
+    async with gathering(live, NOWHERE) as team:
+        acme = {"baton": {"v": 1, "tenant": "acme"}}
+        agent = await team.join("receptionist", settings=settings, metadata=acme)
+        await eventually(lambda: agent.said == ["hello from receptionist"], "it greets")
+        await team.quiet()
+
+    found: dict[str, list[str]] = {}
+    for whose, secret in (("acme", token), ("the worker's", backend.token)):
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with httpx.AsyncClient(base_url=backend.url, headers=headers) as client:
+            answer = await client.get(f"/v1/conversations/{live.sid}/messages")
+            found[whose] = [row["text"] for row in answer.json()["items"]] if answer.is_success else []
+    assert found == {"acme": ["hello from receptionist"], "the worker's": []}
 
 
 async def test_an_agent_does_not_begin_beside_another_that_may_be_speaking(make_room: RoomFactory) -> None:

@@ -184,6 +184,12 @@ class FileOutbox:
         oldest = datetime.fromtimestamp(row[2], UTC) if row[2] is not None else None
         return OutboxStatistics(waiting=row[0], conversations=row[1], set_aside=row[3], oldest=oldest)
 
+    async def tenants(self) -> frozenset[Tenant]:
+        """Everybody who has items in the file, not this tenant alone. Raises `OutboxUnavailable`."""
+        query = "SELECT tenant FROM conversations UNION SELECT tenant FROM set_aside"
+        rows = await self._run("was not read", lambda c: c.execute(query).fetchall())
+        return frozenset(Tenant(name) for (name,) in rows)
+
     async def waiting(self, limit: int = 100) -> Sequence[OutboxItem]:
         query = "SELECT item FROM items WHERE tenant = ? ORDER BY place LIMIT ?"
         rows = await self._run("was not read", lambda c: c.execute(query, (self._tenant, limit)).fetchall())

@@ -1,7 +1,7 @@
 """The worker's part in saving: it delivers what killed jobs have left undelivered, and ends records that nobody ends.
 
-Every worker does so for the tenants that it serves, and for this host's file of calls without coordination. Two at once
-do no harm: turns and records carry keys.
+Every worker does so for the tenants that it serves, and for this host's file of calls without coordination
+(`coordination.persistence.host`). Two at once do no harm: turns and records carry keys.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from coordination.errors import CoordinationError
 from coordination.ids import DEFAULT_TENANT, RoomName, Tenant
 from coordination.livekit.process import shared_coordinator
-from coordination.persistence.calls import SavedCall
 from coordination.persistence.client import BackendClient
-from coordination.persistence.erasures import Erasures, concerns, nothing_else
+from coordination.persistence.erasures import Erasures, concerns
 from coordination.persistence.errors import BackendError
+from coordination.persistence.host import again_and_again, deliver_file
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
-from coordination.persistence.values import Erasure
+from coordination.persistence.values import Erasure, SavedCall
 from coordination.settings import CoordinatorSettings
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Leftovers:
             yield
             return
         await BackendClient(backend).close()
-        works = [deliver_file(backend, Tenant(settings.tenant or DEFAULT_TENANT))]
+        works = [deliver_file(backend, only=settings.tenant)]
         if settings.coordination == "on" and settings.redis_url is not None:
             works.append(self._serve(server, settings, backend))
         tasks = [asyncio.create_task(work, name="baton: deliver what calls have left") for work in works]
@@ -74,40 +73,12 @@ class Leftovers:
             async with AsyncExitStack() as parts:
                 coordinator = await parts.enter_async_context(shared_coordinator(server, settings))
                 round_ = Round(coordinator, backend, parts)
+                known = {settings.tenant} if settings.tenant else {DEFAULT_TENANT, *backend.backend_tokens}
                 while True:
-                    await round_.go({Tenant(settings.tenant or DEFAULT_TENANT), *await _tenants(coordinator, server)})
+                    await round_.go({*map(Tenant, known), *await _tenants(coordinator, server)})
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
 
-        await _for_ever(serve, of="calls", every=REDIS_AGAIN)
-
-
-async def deliver_file(backend: PersistenceSettings, tenant: Tenant) -> None:
-    """Delivers, from the moment there is a file, what calls without coordination have left in it. Runs for ever."""
-
-    async def deliver() -> None:
-        if not backend.outbox_file.expanduser().exists():
-            return
-        async with BackendClient.open(backend, tenant=tenant) as client:
-            assert client.outbox is not None
-            erasures = Erasures(client, client.outbox, forget=nothing_else)
-            while True:
-                with suppress(BackendError):
-                    await erasures.follow()
-                await asyncio.sleep(FORGET_EVERY.total_seconds())
-
-    await _for_ever(deliver, of="calls without coordination", every=LOOK_EVERY)
-
-
-async def _for_ever(deliver: Callable[[], Awaitable[None]], *, of: str, every: timedelta) -> None:
-    """Begins the delivery again whenever it has ended or failed."""
-    while True:
-        try:
-            await deliver()
-        except CoordinationError as fault:
-            logger.warning("what %s have left is not delivered yet: %s", of, fault)
-        except Exception:
-            logger.exception("what %s have left is not delivered yet", of)
-        await asyncio.sleep(every.total_seconds())
+        await again_and_again(serve, of="calls", every=REDIS_AGAIN)
 
 
 async def _tenants(coordinator: Coordinator, server: CoordinatedServer) -> set[Tenant]:
@@ -126,7 +97,8 @@ class Round:
     async def go(self, tenants: set[Tenant]) -> None:
         """Once through the calls of these tenants, and of those that were named before. Raises `StoreError`."""
         for tenant in tenants - self._clients.keys():
-            client = BackendClient(self._settings, outbox=self._coordinator.outbox(tenant)).start()
+            outbox = self._coordinator.outbox(tenant)
+            client = BackendClient(self._settings, tenant=tenant, outbox=outbox).start()
             self._parts.push_async_callback(client.close)
             self._clients[tenant] = client
         seen: set[RoomName] = set()

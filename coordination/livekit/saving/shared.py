@@ -1,7 +1,7 @@
 """One agent's share in saving its call to the backend, where one is configured; without one none of this exists.
 
 Whoever logs a turn saves it. The holder of the floor notes who calls, saves what a lost colleague left, and ends the
-record when the call is over. A call whose agents are all lost is ended by a worker (`coordination.livekit.leftovers`).
+record when the call is over. A call whose agents are all lost is ended by a worker (see `leftovers`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from livekit import rtc
 from coordination.errors import CoordinationError, StoreError
 from coordination.ids import AgentId, Fence, RoleName, TurnId
 from coordination.livekit.linking import is_caller
-from coordination.persistence.calls import OpenCalls, SavedCall
+from coordination.persistence.calls import OpenCalls
 from coordination.persistence.client import BackendClient
 from coordination.persistence.errors import BackendError
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.summary import CALLER
-from coordination.persistence.values import Message, Speaker
+from coordination.persistence.values import Message, SavedCall, Speaker
 from coordination.room.turns import Speaker as Who
 from coordination.room.turns import Turn
 
@@ -112,7 +112,7 @@ async def open_saving(
         settings = PersistenceSettings()
         if not settings.backend_url:
             return None
-        client = BackendClient(settings, outbox=coordinator.outbox(plan.tenant)).start()
+        client = BackendClient(settings, tenant=plan.tenant, outbox=coordinator.outbox(plan.tenant)).start()
     except CoordinationError as fault:
         logger.error("nothing of this call is saved: %s", fault)
         return None
