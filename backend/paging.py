@@ -34,22 +34,33 @@ class Page(Answer, Generic[Item]):
     """None behind the last item."""
 
 
+def only(query: Select[Row], *wanted: tuple[InstrumentedAttribute[Any], Any]) -> Select[Row]:
+    """The query, narrowed to the rows with these values. One that is None was not asked for, and narrows nothing."""
+    return query.where(*(column == value for column, value in wanted if value is not None))
+
+
 async def read_page(
     session: AsyncSession,
-    query: Select[Row],
+    answer: type[Item],
+    query: Select[Any],
     order: Sequence[InstrumentedAttribute[Any]],
     *,
     cursor: str | None,
     limit: int,
-) -> tuple[list[Row], str | None]:
-    """The rows behind the cursor, and the cursor behind them. Raises `InvalidRequest` for a cursor of another list."""
+) -> Page[Item]:
+    """The rows behind the cursor as answers, and the cursor behind them.
+
+    Raises `InvalidRequest` for a cursor of another list.
+    """
     if cursor is not None:
-        query = query.where(tuple_(*order) > tuple_(*_read(cursor, order)))
+        behind = tuple_(*_read(cursor, order), types=[column.type for column in order])
+        query = query.where(tuple_(*order) > behind)
     rows = list(await session.scalars(query.order_by(*order).limit(limit + 1)))
-    if len(rows) <= limit:
-        return rows, None
-    rows = rows[:limit]
-    return rows, write_cursor([getattr(rows[-1], column.key) for column in order])
+    following = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        following = write_cursor([getattr(rows[-1], column.key) for column in order])
+    return Page(items=[answer.model_validate(row) for row in rows], next_cursor=following)
 
 
 def write_cursor(values: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ from backend.erasure import erase_conversation
 from backend.errors import NotFound, responses
 from backend.idempotency import MaybeOnce, Written
 from backend.models import Conversation
-from backend.paging import Cursor, Limit, Page, read_page
+from backend.paging import Cursor, Limit, Page, only, read_page
 from backend.state import Parts
 from backend.values import Answer, Body, Id, Moment, Name
 
@@ -63,15 +63,14 @@ async def list_conversations(
     limit: Limit = 50,
 ) -> Page[ConversationAnswer]:
     """Conversations, the oldest first; of one user, or of one room."""
-    query = select(Conversation).where(Conversation.tenant == tenant)
-    if user_id is not None:
-        query = query.where(Conversation.user_id == user_id)
-    if room is not None:
-        query = query.where(Conversation.room == room)
+    query = only(
+        select(Conversation).where(Conversation.tenant == tenant),
+        (Conversation.user_id, user_id),
+        (Conversation.room, room),
+    )
     async with parts.database.reading() as session:
         order = [Conversation.created_at, Conversation.id]
-        rows, following = await read_page(session, query, order, cursor=cursor, limit=limit)
-    return Page(items=[ConversationAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, ConversationAnswer, query, order, cursor=cursor, limit=limit)
 
 
 @router.get("/{conversation_id}", operation_id="get_conversation", responses=responses(404))

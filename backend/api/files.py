@@ -17,7 +17,7 @@ from backend.errors import NotFound, responses
 from backend.idempotency import MaybeOnce, Written
 from backend.models import File
 from backend.models.base import now
-from backend.paging import Cursor, Limit, Page, read_page
+from backend.paging import Cursor, Limit, Page, only, read_page
 from backend.state import Parts
 from backend.values import Answer, Body, Id, Moment, Name, Number
 
@@ -62,14 +62,11 @@ async def list_files(
     limit: Limit = 50,
 ) -> Page[FileAnswer]:
     """References by id; of one user or one conversation, if asked for."""
-    query = select(File).where(File.tenant == tenant)
-    if user_id is not None:
-        query = query.where(File.user_id == user_id)
-    if conversation_id is not None:
-        query = query.where(File.conversation_id == conversation_id)
+    query = only(
+        select(File).where(File.tenant == tenant), (File.user_id, user_id), (File.conversation_id, conversation_id)
+    )
     async with parts.database.reading() as session:
-        rows, following = await read_page(session, query, [File.id], cursor=cursor, limit=limit)
-    return Page(items=[FileAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, FileAnswer, query, [File.id], cursor=cursor, limit=limit)
 
 
 @router.get("/{file_id}", operation_id="get_file", responses=responses(404))

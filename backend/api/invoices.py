@@ -19,7 +19,7 @@ from backend.errors import Conflict, NotFound, responses
 from backend.idempotency import MaybeOnce, Written
 from backend.models import Invoice
 from backend.models.base import now
-from backend.paging import Cursor, Limit, Page, read_page
+from backend.paging import Cursor, Limit, Page, only, read_page
 from backend.state import Parts
 from backend.values import MAX_NUMBER, Answer, Body, Day, Id, Moment, Name
 
@@ -75,12 +75,9 @@ async def list_invoices(
     limit: Limit = 50,
 ) -> Page[InvoiceAnswer]:
     """Invoices by number; of one user, if asked for."""
-    query = select(Invoice).where(Invoice.tenant == tenant)
-    if user_id is not None:
-        query = query.where(Invoice.user_id == user_id)
+    query = only(select(Invoice).where(Invoice.tenant == tenant), (Invoice.user_id, user_id))
     async with parts.database.reading() as session:
-        rows, following = await read_page(session, query, [Invoice.id], cursor=cursor, limit=limit)
-    return Page(items=[InvoiceAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, InvoiceAnswer, query, [Invoice.id], cursor=cursor, limit=limit)
 
 
 @router.get("/{invoice_id}", operation_id="get_invoice", responses=responses(404))

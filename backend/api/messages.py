@@ -134,8 +134,7 @@ async def list_messages(
             raise NotFound("conversation", conversation_id)
         query = select(Message).where(Message.tenant == tenant, Message.conversation_id == conversation_id)
         order = [Message.fence, Message.sequence]
-        rows, following = await read_page(session, query, order, cursor=cursor, limit=limit)
-    return Page(items=[MessageAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, MessageAnswer, query, order, cursor=cursor, limit=limit)
 
 
 @router.get("/messages/recent", operation_id="get_recent_messages", responses=responses())

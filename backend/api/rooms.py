@@ -118,10 +118,9 @@ class ParticipantBody(Body):
 async def list_rooms(parts: Parts, tenant: Tenant, cursor: Cursor = None, limit: Limit = 50) -> Page[RoomListed]:
     """The rooms that this backend created or learnt of, by name."""
     async with parts.database.reading() as session:
-        rows, following = await read_page(
-            session, select(Room).where(Room.tenant == tenant), [Room.name], cursor=cursor, limit=limit
+        return await read_page(
+            session, RoomListed, select(Room).where(Room.tenant == tenant), [Room.name], cursor=cursor, limit=limit
         )
-    return Page(items=[RoomListed.model_validate(row) for row in rows], next_cursor=following)
 
 
 @router.post("", operation_id="create_room", status_code=201, response_model=RoomAnswer, responses=responses(409, 410))

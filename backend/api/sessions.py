@@ -18,7 +18,7 @@ from backend.errors import NotFound, StaleFence, responses
 from backend.idempotency import MaybeOnce, Written
 from backend.models import Session
 from backend.models.base import now
-from backend.paging import Cursor, Limit, Page, read_page
+from backend.paging import Cursor, Limit, Page, only, read_page
 from backend.state import Parts
 from backend.values import Answer, Body, Fence, Id, Line, Moment, Name, Number, Object, Seconds
 
@@ -81,14 +81,15 @@ async def list_sessions(
     limit: Limit = 50,
 ) -> Page[SessionAnswer]:
     """Sessions by their start, the oldest first."""
-    query = select(Session).where(Session.tenant == tenant)
-    if user_id is not None:
-        query = query.where(Session.user_id == user_id)
-    if conversation_id is not None:
-        query = query.where(Session.conversation_id == conversation_id)
+    query = only(
+        select(Session).where(Session.tenant == tenant),
+        (Session.user_id, user_id),
+        (Session.conversation_id, conversation_id),
+    )
     async with parts.database.reading() as session:
-        rows, following = await read_page(session, query, [Session.started_at, Session.id], cursor=cursor, limit=limit)
-    return Page(items=[SessionAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(
+            session, SessionAnswer, query, [Session.started_at, Session.id], cursor=cursor, limit=limit
+        )
 
 
 @router.get("/{session_id}", operation_id="get_session", responses=responses(404))

@@ -18,7 +18,7 @@ from backend.feed import take_numbers
 from backend.idempotency import ExactlyOnce, MaybeOnce, Written
 from backend.models import Ticket
 from backend.models.base import now
-from backend.paging import Cursor, Limit, Page, read_page
+from backend.paging import Cursor, Limit, Page, only, read_page
 from backend.state import Parts
 from backend.values import MAX_NUMBER, NO_NUL, Answer, Body, Id, Moment, Object, Word
 
@@ -78,14 +78,13 @@ async def list_tickets(
     limit: Limit = 50,
 ) -> Page[TicketAnswer]:
     """Tickets by number; of one user or of one status, if asked for."""
-    query = select(Ticket).where(Ticket.tenant == tenant)
-    if user_id is not None:
-        query = query.where(Ticket.user_id == user_id)
-    if status is not None:
-        query = query.where(Ticket.status == status.value)
+    query = only(
+        select(Ticket).where(Ticket.tenant == tenant),
+        (Ticket.user_id, user_id),
+        (Ticket.status, status and status.value),
+    )
     async with parts.database.reading() as session:
-        rows, following = await read_page(session, query, [Ticket.number], cursor=cursor, limit=limit)
-    return Page(items=[TicketAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, TicketAnswer, query, [Ticket.number], cursor=cursor, limit=limit)
 
 
 @router.get("/{number}", operation_id="get_ticket", responses=responses(404))

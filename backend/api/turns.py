@@ -96,5 +96,4 @@ async def list_turns(
             raise NotFound("conversation", conversation_id)
         query = select(Turn).where(Turn.tenant == tenant, Turn.conversation_id == conversation_id)
         order = [Turn.fence, Turn.sequence]
-        rows, following = await read_page(session, query, order, cursor=cursor, limit=limit)
-    return Page(items=[TurnAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, TurnAnswer, query, order, cursor=cursor, limit=limit)

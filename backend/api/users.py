@@ -74,10 +74,9 @@ class Erasures(Answer):
 async def list_users(parts: Parts, tenant: Tenant, cursor: Cursor = None, limit: Limit = 50) -> Page[UserAnswer]:
     """The users of the tenant, by id."""
     async with parts.database.reading() as session:
-        rows, following = await read_page(
-            session, select(User).where(User.tenant == tenant), [User.id], cursor=cursor, limit=limit
+        return await read_page(
+            session, UserAnswer, select(User).where(User.tenant == tenant), [User.id], cursor=cursor, limit=limit
         )
-    return Page(items=[UserAnswer.model_validate(row) for row in rows], next_cursor=following)
 
 
 @router.get("/{user_id}", operation_id="get_user", responses=responses(404))

@@ -65,10 +65,14 @@ class FailedAnswer(Answer):
 async def list_webhooks(parts: Parts, tenant: Tenant, cursor: Cursor = None, limit: Limit = 50) -> Page[WebhookAnswer]:
     """The receivers of the tenant."""
     async with parts.database.reading() as session:
-        rows, following = await read_page(
-            session, select(Webhook).where(Webhook.tenant == tenant), [Webhook.id], cursor=cursor, limit=limit
+        return await read_page(
+            session,
+            WebhookAnswer,
+            select(Webhook).where(Webhook.tenant == tenant),
+            [Webhook.id],
+            cursor=cursor,
+            limit=limit,
         )
-    return Page(items=[WebhookAnswer.model_validate(row) for row in rows], next_cursor=following)
 
 
 @router.post(
@@ -105,8 +109,7 @@ async def list_failures(
         if await session.get(Webhook, (tenant, webhook_id)) is None:
             raise NotFound("webhook", webhook_id)
         query = select(FailedDelivery).where(FailedDelivery.tenant == tenant, FailedDelivery.webhook_id == webhook_id)
-        rows, following = await read_page(session, query, [FailedDelivery.sequence], cursor=cursor, limit=limit)
-    return Page(items=[FailedAnswer.model_validate(row) for row in rows], next_cursor=following)
+        return await read_page(session, FailedAnswer, query, [FailedDelivery.sequence], cursor=cursor, limit=limit)
 
 
 @router.delete("/{webhook_id}", operation_id="delete_webhook", status_code=204, responses=responses())

@@ -105,6 +105,42 @@ async def test_tickets_opened_at_once_have_numbers_in_a_row(client: httpx.AsyncC
     assert len((await client.get("/v1/tickets?status=open")).json()["items"]) == 10
 
 
+async def test_each_list_is_narrowed_to_what_is_asked_for_and_comes_in_pages(client: httpx.AsyncClient) -> None:
+    file = {"name": "call.wav", "media_type": "audio/wav", "url": "s3://bucket/call.wav"}
+    for number, (user, talk, room) in enumerate([("ada", "c1", "front"), ("bob", "c2", "back"), ("ada", "c3", "back")]):
+        whose = {"user_id": user, "conversation_id": talk}
+        await _put(client, f"/v1/sessions/s{number}", SESSION | whose | {"room": room})
+        await _put(client, f"/v1/files/f{number}", file | whose)
+        await _put(client, f"/v1/invoices/i{number}", INVOICE | {"user_id": user})
+        ticket = {"kind": "technician", "subject": talk, "user_id": user}
+        await client.post("/v1/tickets", json=ticket, headers=key())
+    await client.patch("/v1/tickets/4711", json={"status": "done"})
+
+    assert await _ids(client, "sessions") == ["s0", "s1", "s2"]
+    assert await _ids(client, "sessions", user_id="ada") == ["s0", "s2"]
+    assert await _ids(client, "sessions", conversation_id="c2") == ["s1"]
+    assert await _ids(client, "files") == ["f0", "f1", "f2"]
+    assert await _ids(client, "files", user_id="ada", conversation_id="c3") == ["f2"]
+    assert await _ids(client, "files", user_id="bob", conversation_id="c3") == []
+    assert await _ids(client, "invoices", user_id="ada") == ["i0", "i2"]
+    assert await _ids(client, "conversations", room="back") == ["c2", "c3"]
+    assert await _ids(client, "conversations", room="back", user_id="ada") == ["c3"]
+    assert await _ids(client, "tickets", "number", user_id="ada", status="open") == [4713]
+
+
+async def _ids(client: httpx.AsyncClient, what: str, field: str = "id", **wanted: str) -> list[Any]:
+    """The whole of a list, one item a page."""
+    found: list[Any] = []
+    page: dict[str, Any] = {"next_cursor": None}
+    while not found or page["next_cursor"]:
+        query = {**wanted, "limit": 1} | ({"cursor": page["next_cursor"]} if page["next_cursor"] else {})
+        page = (await client.get(f"/v1/{what}", params=query)).json()
+        if not page["items"]:
+            break
+        found += [item[field] for item in page["items"]]
+    return found
+
+
 async def test_a_file_reference_can_be_forgotten(client: httpx.AsyncClient) -> None:
     body = {"name": "call.wav", "media_type": "audio/wav", "url": "s3://bucket/call.wav", "conversation_id": "c1"}
     await _put(client, "/v1/files/f1", body)
