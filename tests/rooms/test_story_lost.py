@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from coordination.coordinator import Coordinator
 from coordination.dev.backend import BackendServer
 from coordination.dev.valkey import EmbeddedValkey
-from coordination.persistence import BackendClient
+from coordination.ids import DEFAULT_TENANT, RoomName
+from coordination.livekit.record import SessionRecord
+from coordination.livekit.saving import leftovers
+from coordination.livekit.saving.leftovers import LOST, Round
+from coordination.persistence import BackendClient, PersistenceSettings
+from coordination.persistence.values import SavedCall
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import STANDBY, Player, Team, gathering
@@ -82,6 +92,56 @@ async def test_a_standby_knows_the_story_and_a_later_agent_what_the_backend_has(
                 "three four",
                 "five six",
             ]
+
+
+async def test_a_call_that_redis_forgot_is_listed_again_and_so_a_worker_can_end_its_record(
+    make_room: RoomFactory, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is being saved, and who called, stand in Redis alone; all agents are lost before the call is over."""
+    monkeypatch.setattr(leftovers, "LEFT_AFTER", timedelta(0))
+    with BackendServer() as backend:
+        for name, value in backend.environment.items():
+            monkeypatch.setenv(name, value)
+        live = await make_room(metadata=SessionRecord(user="ann", conversation="case-17").format())
+        async with gathering(live, valkey.url) as team, AsyncExitStack() as parts:
+            receptionist = await team.join("receptionist")
+            await team.quiet()
+            await asked(team, receptionist, "one two")
+
+            valkey.kill()
+            await valkey.start()
+            coordinator = await parts.enter_async_context(Coordinator.open(valkey.url))
+            call = SavedCall(session=RoomName(live.sid), room=live.name, conversation="case-17", user="ann")
+
+            async def listed() -> bool:
+                return await coordinator.open_calls().read() == [call]
+
+            await until(listed, "the call is listed again", within=20)
+            await team.holder("receptionist", within=20)
+            await asked(team, receptionist, "three four")
+            await receptionist.job.close()
+            del team.players["receptionist"]
+            assert await listed(), "the caller is still there: nobody has ended the record"
+
+            worker = Round(coordinator, PersistenceSettings(), parts)
+            await worker.go({DEFAULT_TENANT})
+
+            assert await coordinator.open_calls().read() == []
+            record = await ended(backend, live.sid)
+    assert (record["reason"], record["conversation_id"], record["user_id"]) == (LOST, "case-17", "ann")
+    assert (record["messages"], record["participants"], record["roles"]) == (5, 1, ["receptionist"])
+
+
+async def ended(backend: BackendServer, sid: str) -> dict[str, Any]:
+    """The record of the call, once the backend has it."""
+    headers = {"Authorization": f"Bearer {backend.token}"}
+    async with httpx.AsyncClient(base_url=backend.url, headers=headers) as client:
+
+        async def there() -> bool:
+            return (await client.get(f"/v1/sessions/{sid}")).is_success
+
+        await until(there, "the record is saved", within=20)
+        return (await client.get(f"/v1/sessions/{sid}")).json()
 
 
 async def all_saved(team: Team, backend: BackendClient, last: str) -> list[str]:
