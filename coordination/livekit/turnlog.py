@@ -19,6 +19,7 @@ from livekit.agents.voice import io
 
 from coordination.errors import CoordinationError
 from coordination.ids import AgentId, Fence, RoleName, TurnId, new_request_id
+from coordination.room.texts import sayable
 from coordination.room.turns import Speaker, Turn, TurnLog
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class TurnWriter:
 
     async def _store(self, fence: Fence, speaker: Speaker, text: str, key: str) -> Turn:
         turn = await self._turns.append(
-            fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=text, key=key
+            fence=fence, speaker=speaker, agent=self._agent, role=self._role, text=sayable(text), key=key
         )
         self.mine.add(turn.id)
         if self._saves is not None:

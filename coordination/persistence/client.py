@@ -27,6 +27,7 @@ from coordination.persistence.outbox.item import TURN_KEY, ItemKind, OutboxItem
 from coordination.persistence.outbox.opening import open_outbox
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.values import (
+    CallEvent,
     ConversationTurn,
     Erasure,
     RecentMessages,
@@ -187,6 +188,12 @@ class BackendClient:
         order = session.conversation_id or session.id
         await self._save(ItemKind.SESSION, order, _body(session, {}), user_id=session.user_id, key=key)
 
+    async def save_event(self, event: CallEvent, *, user_id: str | None = None) -> None:
+        """Tells the backend's feed, once for each id, behind what was saved of the conversation before. Returns when
+        it is durable.
+        """
+        await self._save(ItemKind.EVENT, event.conversation_id, _body(event, {}), user_id=user_id, key=event.id)
+
     async def _save(
         self, kind: ItemKind, conversation: str, body: dict[str, JsonValue], *, user_id: str | None, key: str | None
     ) -> None:
@@ -315,6 +322,8 @@ def _request(item: OutboxItem) -> tuple[str, str, dict[str, JsonValue]]:
             return "POST", f"/v1/conversations/{_segment(item.conversation)}/turns", body
         case ItemKind.SESSION:
             return "PUT", f"/v1/sessions/{_segment(str(body.pop('id')))}", body
+        case ItemKind.EVENT:
+            return "POST", "/v1/events", {"events": [body]}
 
 
 def _segment(name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,9 +21,9 @@ from coordination.ids import TurnId
 from coordination.persistence.client import BackendClient
 from coordination.persistence.outbox.item import turn_key
 from coordination.persistence.recorder import Recorder
-from coordination.persistence.summary import summarise
+from coordination.persistence.summary import ENDED, event_of, summarise, told_of
 from coordination.persistence.values import ConversationTurn, SavedCall, Speaker, Utterance
-from coordination.room.events import Events
+from coordination.room.events import Event, Events
 from coordination.room.turns import Speaker as Who
 from coordination.room.turns import Turn, TurnLog
 
@@ -51,6 +52,7 @@ class CallSaver:
         self._ids: dict[str, TurnId] = {}
         """By key: the turns that are on their way and not noted yet."""
         self._seen: set[TurnId] = set()
+        self._told: set[str] = set()
 
     def logged(self, turn: Turn) -> None:
         """This process has written a turn to the log."""
@@ -81,14 +83,31 @@ class CallSaver:
                 self._seen.add(turn.id)
                 self._record(turn, turn.played, interrupted=turn.speaker is Who.AGENT and not turn.ended)
 
+    async def tell(self, events: Sequence[Event]) -> None:
+        """Tells other services, through the backend's feed, what the room's history says that they have not been told.
+
+        Raises `PersistenceError`. What was told before is told again, and known there by its id.
+        """
+        for event in told_of(self.call, events):
+            if event.id not in self._told:
+                await self._backend.save_event(event, user_id=self.call.user)
+                self._told.add(event.id)
+
     async def finish(self, events: Events, *, reason: str, ended: datetime | None = None) -> None:
-        """Saves the rest, then the record of the call; returns when both are durable. Raises `CoordinationError`."""
+        """Saves the rest, then the record of the call, and tells its end; returns when all is durable.
+
+        Raises `CoordinationError`.
+        """
         try:
             await self.rest()
         finally:
             await self.close()
-        summary = summarise(self.call, await self._log.read(), await events.read(), reason=reason, ended=ended)
+        history = await events.read()
+        summary = summarise(self.call, await self._log.read(), history, reason=reason, ended=ended)
+        await self.tell(history)
         await self._backend.save_session(summary)
+        end = event_of(self.call, ENDED, summary.ended_at or summary.started_at, reason=reason)
+        await self._backend.save_event(end, user_id=self.call.user)
 
     async def close(self) -> None:
         """Returns when all that was handed over is durable, or after the recorder's patience."""

@@ -1,4 +1,4 @@
-"""The record of a call, whoever saves it: pure functions.
+"""The record of a call and the events of it that others are told, whoever saves it: pure functions.
 
 `record_of` builds it; `summarise` takes what it says of a call that several agents shared from the room's own history.
 """
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from coordination.persistence.values import SavedCall, SessionSummary
+from coordination.persistence.values import CallEvent, SavedCall, SessionSummary
 
 if TYPE_CHECKING:  # a process without Redis makes records as well
     from coordination.room.events import Event
@@ -18,6 +18,49 @@ if TYPE_CHECKING:  # a process without Redis makes records as well
 
 CALLER: Final = "caller"
 """Kind of the event that notes a caller, under `reason` in a form that tells callers apart and names nobody."""
+
+
+STARTED: Final = "call.started"
+HANDED_OFF: Final = "call.handed_off"
+ENDED: Final = "call.ended"
+
+
+def event_of(
+    call: SavedCall,
+    kind: str,
+    at: datetime,
+    *,
+    name: str = "",
+    agent: str = "",
+    role: str = "",
+    fence: int = 0,
+    reason: str = "",
+) -> CallEvent:
+    """An event of the call, the same whoever tells it. `name` tells events of one kind apart."""
+    return CallEvent(
+        id=f"{call.session}.{name or kind}",
+        kind=kind,
+        at=at,
+        room=call.room,
+        conversation_id=call.conversation,
+        agent=agent or None,
+        role=role or None,
+        fence=fence or None,
+        reason=reason[:256] or None,
+    )
+
+
+def told_of(call: SavedCall, events: Sequence[Event]) -> Sequence[CallEvent]:
+    """What a room's history says to other services: that the call has started, and each handoff to another role."""
+    grants = [event for event in events if event.kind == "grant"]
+    before = {this.fence: last.role for last, this in pairwise(grants)}
+    moved = [event for event in events if event.kind == "commit" and before.get(event.fence) not in (None, event.role)]
+    told = [_told(call, STARTED, each) for each in grants[:1]]
+    return told + [_told(call, HANDED_OFF, each, name=each.id) for each in moved]
+
+
+def _told(call: SavedCall, kind: str, event: Event, *, name: str = "") -> CallEvent:
+    return event_of(call, kind, event.at, name=name, agent=event.agent, role=event.role, fence=event.fence)
 
 
 def record_of(

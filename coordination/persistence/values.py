@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from coordination.ids import RoomName
+from coordination.room.texts import MAX_TEXT
 
 
 class _Value(BaseModel):
@@ -35,7 +36,7 @@ class Utterance(_Value):
     """What was said, by whom."""
 
     speaker: Speaker
-    text: Annotated[str, Field(max_length=16 * 1024)]
+    text: Annotated[str, Field(max_length=MAX_TEXT)]
     at: datetime = Field(default_factory=_now)
     agent: str | None = None
     """The agent that said it, or that heard the caller say it."""
@@ -92,6 +93,21 @@ class SessionSummary(_Value):
     details: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     fence: int = 0
     """Of the holder that saves it: an older one cannot overwrite a newer one's record."""
+
+
+class CallEvent(_Value):
+    """Something that happened to a call, for services that follow the backend's feed; never what was said."""
+
+    id: str
+    """The same id again is the same event."""
+    kind: str
+    at: datetime
+    room: str
+    conversation_id: str
+    agent: str | None = None
+    role: str | None = None
+    fence: int | None = None
+    reason: str | None = None
 
 
 class Message(Utterance):

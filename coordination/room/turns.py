@@ -20,6 +20,7 @@ from coordination.metrics import METRICS
 from coordination.room.changes import Changes, Kind
 from coordination.room.clock import moment
 from coordination.room.memory import Memory
+from coordination.room.texts import MAX_TEXT
 from coordination.store.keys import UNATTENDED_TTL, RoomKeys
 from coordination.store.scripts import Script
 from coordination.store.store import Store
@@ -36,7 +37,6 @@ MAX_TURNS: Final = 2000
 """The oldest leave first; an hour of quick conversation has about 700."""
 MAX_BYTES: Final = 1024 * 1024
 UNATTENDED_MS: Final = int(UNATTENDED_TTL.total_seconds() * 1000)
-MAX_TEXT: Final = 16 * 1024
 
 
 class Speaker(StrEnum):

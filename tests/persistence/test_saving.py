@@ -184,7 +184,11 @@ async def test_the_record_says_who_had_the_floor_and_how_often_it_was_handed_on(
 
     await pen.finish(scene.room.events, reason="the call is over")
 
+    await scene.pen().tell(await scene.room.events.read())  # as another agent does, which does not know what was told
     record = await scene.record()
+    feed = (await scene.http.get("/v1/events", params={"room": "line 1", "limit": 200})).json()["items"]
+    told = [event["kind"] for event in feed if event["conversation_id"] == scene.call.conversation]
+    assert told == ["call.started", "call.ended"]
     assert (record["roles"], record["messages"], record["participants"]) == (["reception", "billing"], 2, 1)
     assert (record["user_id"], record["reason"]) == ("ann", "the call is over")
     assert record["ended_at"] >= record["started_at"]

@@ -24,8 +24,9 @@ from coordination.livekit.utterance import on_session
 from coordination.persistence.client import BackendClient
 from coordination.persistence.recorder import Recorder
 from coordination.persistence.settings import PersistenceSettings
-from coordination.persistence.summary import record_of
-from coordination.persistence.values import ConversationTurn, SavedCall, Speaker, Utterance
+from coordination.persistence.summary import ENDED, STARTED, event_of, record_of
+from coordination.persistence.values import CallEvent, ConversationTurn, SavedCall, Speaker, Utterance
+from coordination.room.texts import sayable
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class SavingAlone:
         while self._early:
             self._save(self._recorder, self._early.pop(0))
         self._ctx.add_shutdown_callback(self.close)
+        await self._tell(event_of(call, STARTED, self._started, agent=self._ctx.job.id, role=self._role))
 
     async def close(self, reason: str = "") -> None:
         """Returns when turns and record are durable. Never raises on purpose. Closing twice does no harm."""
@@ -97,10 +99,20 @@ class SavingAlone:
         try:
             await recorder.close()
             await self.backend.save_session(record)
+            await self._tell(event_of(self.call, ENDED, record.ended_at or record.started_at, reason=reason))
         except CoordinationError as fault:
             logger.error("the record of a call is not saved: %s", fault)
         finally:
             await self._parts.aclose()
+
+    async def _tell(self, event: CallEvent) -> None:
+        """Services that follow the backend's feed."""
+        if self.backend is None or self.call is None:
+            return
+        try:
+            await self.backend.save_event(event, user_id=self.call.user)
+        except CoordinationError as fault:
+            logger.warning("other services are not told of %s: %s", event.kind, fault)
 
     def _whose(self, of: CallOf) -> SavedCall:
         """What the room's metadata say now: a server may have added to them since the job was dispatched."""
@@ -120,7 +132,7 @@ class SavingAlone:
         agent, at = self._ctx.job.id, datetime.fromtimestamp(item.created_at, UTC)
         words = Utterance(
             speaker=speaker_of(item),
-            text=item.text_content or "",
+            text=sayable(item.text_content or ""),
             at=at,
             agent=agent,
             role=self._role,

@@ -21,7 +21,7 @@ from coordination.ids import AgentId, Fence, RoleName, TurnId
 from coordination.livekit.linking import is_caller
 from coordination.persistence.calls import OpenCalls
 from coordination.persistence.client import BackendClient
-from coordination.persistence.errors import BackendError
+from coordination.persistence.errors import BackendError, PersistenceError
 from coordination.persistence.saver import CallSaver
 from coordination.persistence.settings import PersistenceSettings
 from coordination.persistence.summary import CALLER
@@ -58,6 +58,10 @@ class CallSaving:
             await self.on_participant(participant)
         if takeover:
             await self.saver.rest()
+        try:
+            await self.saver.tell(await self._room.events.read())
+        except PersistenceError as fault:
+            logger.warning("other services are told later what happened in the call: %s", fault)
 
     async def on_return(self) -> None:
         """Redis is back, and may have forgotten that this call is being saved, and who called."""

@@ -38,6 +38,7 @@ class ItemKind(StrEnum):
     MESSAGE = "message"
     TURN = "turn"
     SESSION = "session"
+    EVENT = "event"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
