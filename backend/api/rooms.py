@@ -101,7 +101,8 @@ class MetadataBody(Body):
     metadata: Object
     """A JSON merge patch (RFC 7396): keys that it does not name stay, null removes one."""
     fence: Fence | None = None
-    """Of the holder of the floor, when several agents are in the room: an older one is refused."""
+    """Of the holder of the floor, when several agents are in the room: one that is older than the last that was given
+    here, or than that of the session record, is refused."""
 
 
 class ParticipantBody(Body):
@@ -185,14 +186,15 @@ async def update_room_metadata(
 
     async def write(session: AsyncSession) -> Written:
         row = await _owned(session, parts.media, tenant, room)
-        if body.fence is not None:
-            if body.fence < row.fence:
-                raise StaleFence(f"the metadata of room {room!r}", body.fence, row.fence)
-            row.fence = body.fence
         live = await parts.media.find_room(room)
         if live is None:
             raise NotFound("open room", room)
         before = open_metadata(live.metadata, room)
+        if body.fence is not None:
+            newest = max(row.fence, _fence(before))
+            if body.fence < newest:
+                raise StaleFence(f"the metadata of room {room!r}", body.fence, newest)
+            row.fence = body.fence
         _refuse_other_tenant(before, body.metadata)
         merged = merge_patch(before, body.metadata)
         await parts.media.set_metadata(room, _text(merged))
@@ -260,6 +262,13 @@ def _refuse_other_tenant(before: dict[str, Any], patch: dict[str, Any]) -> None:
 def _tenant(metadata: dict[str, Any]) -> Any:
     record = metadata.get("baton")
     return record.get("tenant") if isinstance(record, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _fence(metadata: dict[str, Any]) -> int:
+    """The one that the holder of the floor has written into the session record; 0 without one."""
+    record = metadata.get("baton")
+    fence: Any = record.get("fence") if isinstance(record, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return fence if isinstance(fence, int) and not isinstance(fence, bool) else 0
 
 
 def _text(value: dict[str, Any]) -> str:
