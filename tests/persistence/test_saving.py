@@ -333,6 +333,30 @@ async def test_what_killed_jobs_left_in_the_file_goes_to_each_tenant_by_its_own_
     assert [row["text"] for row in theirs.json()["items"]] == ["left by acme"]
 
 
+async def test_a_worker_delivers_what_jobs_left_in_redis_by_each_tenants_own_token(
+    scene: Scene, backend: BackendServer
+) -> None:
+    token = await token_for(backend, "acme")
+    settings = scene.client.settings.model_copy(update={"backend_tokens": {"acme": SecretStr(token)}})
+    outbox = scene.coordinator.outbox("acme")
+    turn = ConversationTurn(messages=(Utterance(speaker=Said.CALLER, text="left by acme"),))
+    job = BackendClient(settings, tenant=Tenant("acme"), outbox=outbox)
+    await job.save_conversation_turn(scene.call.conversation, turn)
+
+    async with AsyncExitStack() as parts:
+        await Round(scene.coordinator, settings, parts).go({Tenant("acme")})
+        async with asyncio.timeout(20):
+            while (await outbox.statistics()).waiting:
+                await asyncio.sleep(0.05)
+
+    theirs = await scene.http.get(
+        f"/v1/conversations/{scene.call.conversation}/messages", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert [row["text"] for row in theirs.json()["items"]] == ["left by acme"]
+    assert await scene.rows() == []
+    await job.close()
+
+
 async def test_a_worker_of_one_tenant_leaves_what_others_left_to_those_who_have_their_token(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
