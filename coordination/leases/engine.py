@@ -21,7 +21,7 @@ from coordination.metrics import METRICS
 from coordination.ports import Silenced
 from coordination.store.keys import LeaseKeys
 from coordination.store.scripts import Script
-from coordination.store.store import PATIENCE, Store
+from coordination.store.store import Store
 
 logger = logging.getLogger("coordination.leases")
 
@@ -249,8 +249,7 @@ class LeaseEngine:
 
     async def server_time(self, keys: LeaseKeys) -> int:
         """The clock of the server that holds the keys, in microseconds."""
-        seconds, microseconds = await self.store.command("TIME", patience=PATIENCE, key=keys.lease)
-        return int(seconds) * MICROSECONDS + int(microseconds)
+        return await self.store.time(keys.lease)
 
     def drop_room(self, lease_key: str) -> None:
         self._rooms.pop(lease_key, None)

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, Protocol
 
 from coordination.errors import DispatchFailed
@@ -242,8 +242,7 @@ class _Succession:
         return False
 
     async def _replacements(self) -> int:
-        since = datetime.now(UTC) - self.policy.window
-        return sum(1 for event in await self.room.events.read() if event.kind == "takeover" and event.at > since)
+        return sum(event.kind == "takeover" for event in await self.room.events.recent(self.policy.window))
 
     async def _give_up(self, why: str) -> None:
         """Nobody comes. Whoever is left in the room, of any role, is asked to tell the caller."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from coordination.ids import check_name
@@ -55,6 +55,11 @@ class Events:
             "list[Any]", await self._store.command("XRANGE", self._keys.events, start, "+", patience=PATIENCE)
         )
         return tuple(_event(entry_id.decode(), fields) for entry_id, fields in entries)
+
+    async def recent(self, window: timedelta) -> tuple[Event, ...]:
+        """The events of the last `window`, by the server's clock: this process's own may be an hour off."""
+        since = moment(await self._store.time(self._keys.events)) - window
+        return tuple(event for event in await self.read() if event.at > since)
 
     async def follow(self, *, since: str | None = None) -> AsyncIterator[Event]:
         """Yields each event once, in order: those behind `since`, or all that are kept, and then as they happen.

@@ -170,6 +170,11 @@ class Store:
             patience = max(patience, PATIENCE)
         return await self._send_again(place, command, patience)
 
+    async def time(self, key: str) -> int:
+        """The clock of the server that holds the key, in microseconds since 1970."""
+        seconds, micros = await self.command("TIME", patience=PATIENCE, key=key)
+        return int(seconds) * 1_000_000 + int(micros)
+
     async def _send_again(self, key: str | None, command: tuple[str | bytes | int, ...], patience: float) -> Any:
         """The slow path: a script that the server has not seen, a link that is down, a primary that moved."""
         loop = asyncio.get_running_loop()

@@ -26,8 +26,8 @@ def shift_the_clock_of_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     async def shifted_run(self: Store, script: Script, *args: Any, **options: Any) -> Any:
         return await run(self, _shifted(script), *args, **options)
 
-    async def shifted_command(self: Store, *words: str | bytes | int, patience: float = 0.0) -> Any:
-        reply = await command(self, *words, patience=patience)
+    async def shifted_command(self: Store, *words: str | bytes | int, **options: Any) -> Any:
+        reply = await command(self, *words, **options)
         if words == ("TIME",):
             step = int(await command(self, "GET", CLOCK) or 0)
             return [int(reply[0]) + step, reply[1]]
