@@ -40,6 +40,7 @@ class WorkerWatch:
         self._worker: WorkerId | None = None
         self._watcher: Watcher | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._registered = asyncio.Event()
         self._reports: set[asyncio.Task[None]] = set()
 
     @property
@@ -58,7 +59,11 @@ class WorkerWatch:
         def started(*_: object) -> None:
             self._follow_jobs(server)
 
+        def registered(*_: object) -> None:
+            self._registered.set()
+
         events.on("worker_started", started)
+        events.on("worker_registered", registered)
         self._serving = asyncio.create_task(self._serve(server, settings), name="baton: the watch over the fleet")
         try:
             yield
@@ -131,6 +136,9 @@ class WorkerWatch:
             self._coordinator, self._worker = coordinator, server.worker_id
             self._watcher = coordinator.watcher(server.worker_id, LiveKitCalls(client))
             try:
+                # If this worker is the only one, what it dispatches before LiveKit knows it reaches nobody. A worker
+                # that LiveKit refuses never asks for a post, so nobody waits for it.
+                await self._registered.wait()
                 await self._watcher.run()
             finally:
                 self._coordinator = self._watcher = None
