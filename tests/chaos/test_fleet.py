@@ -17,8 +17,9 @@ import pytest
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.ids import WorkerId
+from coordination.leases.lease import LossReason
 from coordination.recovery.fleet import FleetAgent
-from coordination.recovery.watcher import Watcher
+from coordination.recovery.watcher import WATCHER_TTL, Watcher
 from coordination.testing.faults import RedisFaults, inflict
 from tests.store.fleets import fleet_agent
 
@@ -176,6 +177,24 @@ async def test_the_watcher_dies_with_its_agents_and_its_deputy_takes_them_up(sta
     await until(lambda: bool(told(others, "bring")), "the agent of the dead watcher is replaced")
 
     assert len(told(others, "bring")) == 1
+
+
+async def test_the_post_of_a_dead_watcher_is_taken_away_before_its_lease_has_run_out(valkey: EmbeddedValkey) -> None:
+    async def nobody(_: FleetAgent, __: str) -> None: ...
+
+    async with Coordinator.open(valkey.url) as dead, Coordinator.open(valkey.url) as living:
+        # It gave one sign of life and listens to nothing: dead, but for its lease, which is renewed for ever.
+        await dead.fleet.beat(WorkerId("dead"))
+        first = Watcher(dead.fleet, dead._engine, WorkerId("dead"), nobody, hang_limit=timedelta(seconds=4))
+        post = await dead._engine.acquire(first._request("watcher", WATCHER_TTL), None)
+        second = Watcher(living.fleet, living._engine, WorkerId("living"), nobody, hang_limit=timedelta(seconds=4))
+        watching = asyncio.create_task(second.run())
+        try:
+            await until(lambda: second.watching, "the deputy is the watcher")
+            assert post.reason is LossReason.REVOKED
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_a_watcher_that_was_stopped_and_wakes_up_does_nothing_that_was_done(start: Start) -> None:

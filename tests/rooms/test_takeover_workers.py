@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from coordination.coordinator import Coordinator
 from coordination.room.turns import Speaker
 from coordination.settings import CoordinatorSettings
+from tests.dev.test_cli_commands import baton
 from tests.rooms.callers import calling
 from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
@@ -111,8 +113,8 @@ async def replaced(call: Call, old: str, role: str) -> None:
     await until(there, f"another {role} has the floor", within=BOUND)
 
 
-def sentence(death: Callable[[Fleet, Call], None], name: str):
-    return pytest.param(death, id=name)
+def sentence(death: Callable[[Fleet, Call], None], reason: str, name: str):
+    return pytest.param(death, reason, id=name)
 
 
 def kill_job(fleet: Fleet, call: Call) -> None:
@@ -128,12 +130,17 @@ def kill_parent_only(fleet: Fleet, call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "death", [sentence(kill_job, "job"), sentence(kill_worker, "host"), sentence(kill_parent_only, "parent")]
+    ("death", "reason"),
+    [
+        sentence(kill_job, "its process ended", "job"),
+        sentence(kill_worker, "its worker is dead", "host"),
+        sentence(kill_parent_only, "its worker is dead", "parent"),
+    ],
 )
 async def test_a_sentence_that_a_death_cut_off_is_finished_by_another_worker(
-    make_room: RoomFactory, redis_url: str, fleet: Fleet, death: Callable[[Fleet, Call], None]
+    make_room: RoomFactory, redis_url: str, fleet: Fleet, death: Callable[[Fleet, Call], None], reason: str
 ) -> None:
-    fleet.start("receptionist-1", "receptionist-2")
+    fleet.start("receptionist-1", "receptionist-2", apologise_after="60")
     async with answered(make_room, redis_url, fleet) as call:
         await call.caller.say("delta")
         await call.hears("receptionist", since=time.monotonic())
@@ -155,11 +162,14 @@ async def test_a_sentence_that_a_death_cut_off_is_finished_by_another_worker(
         said = await call.said_by("receptionist")
         assert said[:2] == ["hello from receptionist", STORY]
         assert said[2] != STORY, "what was heard is not said again from the beginning"
+        assert STORY.endswith(said[2]), "and nothing else is said: the silence was short"
         assert len(said) == 3
         assert await overlap_of(call, old, call.identity("receptionist")) == 0
         assert old not in await call.live.identities(), "the dead agent was silenced"
         dispatches = await dispatched(call)
         assert len(dispatches) == 2, "one for the call, one for the lost agent"
+        takeovers = [event.reason for event in await call.room.events.read() if event.kind == "takeover"]
+        assert takeovers == [reason], "its parent knows of a job's end, the watch of a worker's"
 
 
 async def test_a_question_that_was_left_unanswered_is_answered(
@@ -244,6 +254,7 @@ async def test_a_call_that_nobody_can_continue_is_given_up_with_a_word_to_the_ca
         assert "give_up" in kinds
         dispatches = await dispatched(call)
         assert len(dispatches) == 4, "the call's, the standby's, and two attempts"
+        assert 'baton_takeovers_total{how="given up"} 1.0' in fleet.workers["billing"].metrics()
 
 
 async def test_all_subscriptions_killed_and_redis_restarted_silence_nobody(
@@ -338,3 +349,42 @@ async def test_a_call_that_could_not_be_moved_within_the_drain_timeout_goes_on_w
         await until(finished, "the sentence that was cut off is finished")
         agents = [identity for identity in await call.live.identities() if identity.startswith("agent-")]
         assert agents == [call.identity("receptionist")]
+        sent_for = [event for event in await call.room.events.read() if event.kind == "takeover"]
+        assert len(sent_for) == 1, "a dispatch that reaches nobody costs the caller three seconds"
+
+
+async def test_an_operator_moves_the_call_of_a_room_of_one_agent_and_of_a_worker(
+    make_room: RoomFactory, redis_url: str, fleet: Fleet, livekit_server: LiveKitServer
+) -> None:
+    fleet.start("receptionist-1", "receptionist-2")
+    settings = {**livekit_server.environment, "BATON_REDIS_URL": redis_url}
+
+    async def moved(call: Call, *drain: str) -> None:
+        """Returns when another agent has the call, and the old one has left."""
+        old = call.identity("receptionist")
+        answer = await baton("agents", "drain", *drain, **settings)
+        assert answer.status == 0, answer.complaint
+        await replaced(call, old, "receptionist")
+        await until(lambda: gone(call, old), "the old agent has left")
+        assert await overlap_of(call, old, call.identity("receptionist")) == 0
+
+    async def gone(call: Call, identity: str) -> bool:
+        return identity not in await call.live.identities()
+
+    async with answered(make_room, redis_url, fleet) as call:
+        await moved(call, call.live.name)
+        await moved(call, call.live.name, "--agent", call.identity("receptionist").removeprefix("agent-"))
+        listed = json.loads((await baton("workers", "--json", **settings)).output)
+        (worker,) = [each["worker"] for each in listed if each["agents"]]
+        before = fleet.of("receptionist", call.live.name)
+        await moved(call, "--worker", worker)
+        assert fleet.of("receptionist", call.live.name) is not before
+
+        await call.caller.say("seven eight")
+
+        async def answer() -> bool:
+            return "receptionist heard seven eight" in await call.said_by("receptionist")
+
+        await until(answer, "the agent that has the call now answers")
+        assert await call.said_by("receptionist") == ["hello from receptionist", "receptionist heard seven eight"]
+        assert "takeover" not in [event.kind for event in await call.room.events.read()], "no agent was lost"

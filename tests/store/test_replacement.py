@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from coordination.coordinator import Coordinator
-from coordination.ids import AgentId, RoleName, Tenant
+from coordination.dev.valkey import EmbeddedValkey
+from coordination.errors import DispatchFailed
+from coordination.ids import AgentId, RoleName, Tenant, WorkerId
 from coordination.ports import Silenced, Silencer
+from coordination.recovery.fleet import CLAIM_FOR
 from coordination.recovery.replacement import Policy, Replacement
+from coordination.room.members import MemberState
+from coordination.settings import CoordinatorSettings
 from coordination.store import Store
 from tests.store.clocks import CLOCK, shift_the_clock_of_scripts, step
 from tests.store.fleets import fleet_agent
@@ -21,8 +29,12 @@ from tests.store.fleets import fleet_agent
 class Calls:
     """A media server that gives no answer at first, and to which nobody comes."""
 
-    def __init__(self, *outcomes: Silenced, look: Callable[[], None] = lambda: None) -> None:
-        self.outcomes, self.look, self.asked = list(outcomes), look, list[str]()
+    def __init__(self, *outcomes: Silenced, look: Callable[[], None] = lambda: None, caller: bool = True) -> None:
+        self.outcomes, self.look, self.caller = list(outcomes), look, caller
+        self.asked = list[str]()
+        self.brought: list[tuple[RoleName, float]] = []
+        self.on_bring: Callable[[], None] = lambda: None
+        self.on_look_for_caller: Callable[[], None] = lambda: None
 
     def silencer(self, room: str, *, identities: Mapping[AgentId, str]) -> Silencer:
         return self
@@ -34,33 +46,41 @@ class Calls:
         return outcome
 
     async def has_caller(self, room: str) -> bool:
-        return True
+        self.on_look_for_caller()
+        return self.caller
 
     async def bring(self, role: RoleName, room: str, *, tenant: Tenant, instead_of: AgentId) -> None:
         self.asked.append("BRING")
+        self.brought.append((role, asyncio.get_running_loop().time()))
+        self.on_bring()
 
 
-def replacing(coordinator: Coordinator, calls: Calls, *, most: int = 5) -> Replacement:
+def replacing(coordinator: Coordinator, calls: Calls, **policy: Any) -> Replacement:
     return Replacement(
         coordinator.fleet,
         calls,
         lambda lost, silencer: coordinator.visit(lost.room, tenant=lost.tenant, silencer=silencer),
-        policy=Policy(dispatches=1, joins_within=timedelta(milliseconds=50), most=most),
+        policy=Policy(**{"dispatches": 1, "joins_within": timedelta(milliseconds=50), **policy}),
     )
 
 
-async def lose(coordinator: Coordinator, calls: Calls, *, times: int, most: int) -> None:
+async def lose(coordinator: Coordinator, calls: Calls, *, times: int = 1, **policy: Any) -> None:
     """Agents of one room are lost one after the other, and taken up."""
-    replacement = replacing(coordinator, calls, most=most)
+    replacement = replacing(coordinator, calls, **policy)
     for number in range(times):
         lost = fleet_agent(coordinator, f"agent-{number}")
         assert await coordinator.fleet.enter(lost)
         await replacement.recover(lost, "a test")
 
 
-def given_up() -> float:
-    """Calls that were given up, as the metrics count them."""
-    return REGISTRY.get_sample_value("baton_takeovers_total", {"how": "given up"}) or 0.0
+def taken_up(how: str = "given up") -> float:
+    """Calls of lost agents, as the metrics count them."""
+    return REGISTRY.get_sample_value("baton_takeovers_total", {"how": how}) or 0.0
+
+
+def comes(coordinator: Coordinator) -> asyncio.Task[Any]:
+    """An agent arrives and asks for the floor."""
+    return asyncio.create_task(coordinator.room("call").floor.request("heir", timeout=None))
 
 
 async def test_nobody_has_the_floor_of_a_lost_agent_while_livekit_does_not_say_that_it_is_silent(
@@ -84,13 +104,123 @@ async def test_nobody_has_the_floor_of_a_lost_agent_while_livekit_does_not_say_t
     assert await coordinator.fleet.agent(lost.agent) is None
 
 
+@pytest.mark.parametrize("keep", [True, False], ids=["keep", "silence"])
+async def test_without_livekits_api_a_floor_is_free_under_policy_silence_once_its_holder_has_shut_its_gate(
+    valkey: EmbeddedValkey, store: Store, keep: bool
+) -> None:
+    settings = CoordinatorSettings(keep_floor=keep, floor_ttl=timedelta(seconds=1))
+    # Longer than the holder's own deadline, and then LiveKit answers.
+    calls = Calls(*[Silenced.UNREACHABLE] * 8)
+    async with (
+        Coordinator.open(valkey.url, settings=settings) as here,
+        Coordinator.open(valkey.url, settings=settings) as there,
+    ):
+        lost = fleet_agent(there, "lost")
+        holder = await there.room("call", silencer=calls).floor.request("lost")
+        assert await there.fleet.enter(lost)
+        await replacing(here, calls).recover(lost, "a test")
+
+        assert holder.lost.is_set()
+        assert (await here.room("call").floor.state()).holder is None
+    assert len(calls.asked) > 2, "not before what is left of the lease has run out"
+    assert ("REMOVED" in calls.asked) is keep
+
+
+async def test_nobody_is_sent_for_into_a_room_that_its_caller_has_left(coordinator: Coordinator) -> None:
+    calls, before = Calls(caller=False), taken_up()
+    await lose(coordinator, calls)
+
+    assert calls.asked == ["REMOVED"], "the lost agent is silenced all the same"
+    assert taken_up() == before, "and no call is given up"
+
+
+async def test_who_does_not_come_is_sent_for_again_with_more_time_and_at_last_one_of_a_fallback_role(
+    coordinator: Coordinator,
+) -> None:
+    calls = Calls()
+    fallback = {"billing": ("receptionist", "technical")}
+    await lose(coordinator, calls, dispatches=3, joins_within=timedelta(milliseconds=200), fallback=fallback)
+
+    assert [role for role, _ in calls.brought] == ["billing", "billing", "billing", "receptionist"]
+    times = [at for _, at in calls.brought]
+    waited = [later - earlier for earlier, later in pairwise(times)]
+    assert all(had >= wanted for had, wanted in zip(waited, (0.2, 0.3, 0.45), strict=True))
+
+
+async def test_a_dispatch_that_livekit_does_not_take_is_repeated(coordinator: Coordinator, other: Coordinator) -> None:
+    calls, before = Calls(), taken_up("dispatched")
+    coming: list[asyncio.Task[Any]] = []
+
+    def refuse_once() -> None:
+        if len(calls.brought) == 1:
+            raise DispatchFailed("LiveKit is away")
+        coming.append(comes(other))
+
+    calls.on_bring = refuse_once
+    await lose(coordinator, calls, dispatches=2, joins_within=timedelta(seconds=5))
+
+    assert len(calls.brought) == 2
+    assert (await coming[0]).held
+    assert taken_up("dispatched") == before + 1
+
+
+async def test_an_agent_whose_sender_died_is_waited_for_and_not_sent_for_twice(
+    coordinator: Coordinator, other: Coordinator, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift_the_clock_of_scripts(monkeypatch)
+    calls, coming = Calls(), list[asyncio.Task[Any]]()
+    lost = fleet_agent(coordinator, "lost")
+    try:
+        assert await coordinator.fleet.enter(lost)
+        assert await other.fleet.claim(lost.agent, dispatched=timedelta(minutes=1))
+        await replacing(coordinator, calls).recover(lost, "a test")
+        assert calls.asked == [], "the claim is another process's"
+
+        await step(store, CLAIM_FOR)
+        calls.on_look_for_caller = lambda: coming.append(comes(other))
+        await replacing(coordinator, calls).recover(lost, "a test")
+    finally:
+        await store.command("DEL", CLOCK)
+
+    assert (await coming[0]).held
+    assert calls.brought == []
+
+
+async def test_of_the_standbys_the_best_fallback_role_goes_first_whoever_joined_first(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    room, before = other.room("call"), taken_up("standby")
+    waiting: dict[str, asyncio.Task[Any]] = {}
+    for role in ("sales", "receptionist", "technical"):
+        agent = AgentId(role)
+        await room.roster.join(
+            agent=agent, role=RoleName(role), worker=WorkerId("w"), state=MemberState.STANDBY, claim=False
+        )
+        request = room.floor.accept_grants(agent)
+        waiting[role] = asyncio.create_task(
+            room.floor.expect_grant(agent, role=role, request_id=request, timeout=None), name=role
+        )
+    calls = Calls()
+    await lose(coordinator, calls, fallback={"billing": ("technical", "receptionist")})
+    granted, _ = await asyncio.wait(waiting.values(), timeout=8.0, return_when=asyncio.FIRST_COMPLETED)
+
+    assert [each.get_name() for each in granted] == ["technical"]
+    assert calls.brought == []
+    assert taken_up("standby") == before + 1
+    for each in waiting.values():
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
+    await room.close()
+
+
 async def test_a_room_whose_agents_keep_dying_is_left_alone(coordinator: Coordinator) -> None:
     calls = Calls()
-    before = given_up()
+    before = taken_up()
     await lose(coordinator, calls, times=4, most=2)
 
     # Nobody came after the first two either; the other two were not tried.
-    assert given_up() == before + 4
+    assert taken_up() == before + 4
     assert calls.asked.count("BRING") == 2
     events = await coordinator.room("call").events.read()
     assert [event.kind for event in events].count("takeover") == 2
