@@ -43,9 +43,12 @@ OPENS_WITHIN = timedelta(seconds=1.5)
 """How long readiness waits for the first sound of an opening."""
 BACK_AFTER = timedelta(seconds=1)
 """A caller who was away for less is not told so."""
-DIES_AWAY = timedelta(milliseconds=20)
+DIES_AWAY = timedelta(milliseconds=10)
 """The caller hears each agent through a jitter buffer of its own: without this, the old voice's last 10 ms can arrive
-with the new one's first. On a machine that is late with its audio, twice its lateness is added, for the way there."""
+with the new one's first, though the new one's first packet takes 20 ms to be filled. A machine that is late with its
+audio adds three times what is more than `ON_TIME`, for the way there."""
+ON_TIME = timedelta(milliseconds=5)
+"""How late an idle machine is now and then."""
 DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
 NEW_TRACK = timedelta(milliseconds=150)
 """More of it before a track that the caller has not heard yet: the jitter buffer of the old voice may have grown, by
@@ -306,7 +309,8 @@ class CoordinatedSession(AgentSession[UserdataT]):
         voice = self.output.audio
         if not isinstance(voice, AudioGate) or (silent_at := voice.statistics.silent_at) is None:
             return
-        tail = min(DIES_AWAY + 2 * voice.statistics.lateness, DIES_AWAY_AT_MOST)
+        late = max(voice.statistics.lateness - ON_TIME, timedelta())
+        tail = min(DIES_AWAY + 3 * late, DIES_AWAY_AT_MOST)
         if new_track:
             tail += NEW_TRACK
         left = silent_at - time.monotonic()
