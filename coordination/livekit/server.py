@@ -44,7 +44,7 @@ METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 COORDINATION = "BATON_COORDINATION"
 DRAIN = "drain"
 """The command on a worker's channel."""
-_PRELOADED = ("coordination.livekit.session", "coordination.livekit.handoff", "coordination.livekit.seat")
+_PRELOADED = tuple(f"coordination.livekit.{module}" for module in ("warm", "session", "handoff", "seat"))
 """Imported once for all job processes: a late import stalls a live event loop by 100 ms and more."""
 
 

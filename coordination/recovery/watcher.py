@@ -1,6 +1,6 @@
 """The watch over the fleet: one worker is the watcher, another its deputy.
 
-Both look ten times a second which workers are subscribed to their channels. The watcher acts on what it sees; the
+Both look twenty times a second which workers are subscribed to their channels. The watcher acts on what it sees; the
 deputy watches the watcher, and takes its post away when it is dead. Two leases decide who is what: an old watcher that
 wakes up after a pause finds its lease lost before it acts, and each recovery is claimed besides.
 """
@@ -26,7 +26,7 @@ from coordination.store.scripts import Script
 
 logger = logging.getLogger("coordination.recovery")
 
-TICK: Final = 0.1
+TICK: Final = 0.05
 WATCHER_TTL: Final = timedelta(seconds=2)
 DEPUTY_TTL: Final = timedelta(seconds=3)
 HANG_LOOK_EVERY: Final = 0.5
