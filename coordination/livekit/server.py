@@ -30,6 +30,7 @@ from coordination.livekit.door import CallDoor
 from coordination.livekit.join import WORKER_ID
 from coordination.livekit.lobby import wait_in_lobby
 from coordination.livekit.saving.leftovers import Leftovers
+from coordination.livekit.spares import Spares
 from coordination.livekit.worker_http import WorkerHttp
 from coordination.livekit.worker_watch import WorkerWatch
 from coordination.settings import CoordinatorSettings
@@ -113,7 +114,7 @@ class CoordinatedServer(AgentServer):
         self._door = CallDoor(admission) if admission is not None else None
         door: Sequence[WorkerPart] = (self._door,) if self._door is not None else ()
         self._watch = WorkerWatch()
-        own: tuple[WorkerPart, ...] = (WorkerHttp(), self._watch, Leftovers())
+        own: tuple[WorkerPart, ...] = (WorkerHttp(), self._watch, Spares(), Leftovers())
         self._parts: tuple[WorkerPart, ...] = (*own, *door, *(parts or ()))
         self._commanded: asyncio.Task[None] | None = None
 

@@ -12,6 +12,7 @@ from livekit.agents import AgentServer, JobContext
 from coordination.errors import InvalidArgument
 from coordination.livekit import CoordinatedServer
 from coordination.livekit.server import COORDINATION, CoordinatedEntrypoint, count_jobs
+from coordination.livekit.spares import BEGINS_WITHIN
 from tests.rooms.rig import LiveKitServer
 
 
@@ -57,6 +58,35 @@ def test_load_is_counted_in_calls_and_not_in_cpu(monkeypatch: pytest.MonkeyPatch
 def test_a_worker_without_room_for_a_call_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="max_jobs=0"):
         CoordinatedServer(max_jobs=0)
+
+
+async def test_a_used_process_is_replaced_after_its_job_has_begun(
+    livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it begins, its caller waits, and the next process would take the CPU time that it needs."""
+    for name, value in livekit_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(COORDINATION, "off")
+    server = CoordinatedServer(num_idle_processes=1, port=0, host="127.0.0.1")
+    server.rtc_session(importable, agent_name="billing")
+    registered = asyncio.Event()
+    server.on("worker_registered", lambda *_: registered.set())
+    running = asyncio.create_task(server.run(devmode=True))
+    await asyncio.wait_for(registered.wait(), 30)
+    pool = server._proc_pool
+    created: list[float] = []
+    pool.on("process_created", lambda *_: created.append(asyncio.get_running_loop().time()))
+
+    await server.simulate_job("nowhere", fake_job=True)
+    began = asyncio.get_running_loop().time()
+    while not created:
+        assert asyncio.get_running_loop().time() < began + 10, "the used process is replaced"
+        await asyncio.sleep(0.05)
+    await server.aclose()
+    await asyncio.wait_for(running, 20)
+
+    assert created[0] - began > BEGINS_WITHIN / 2
+    assert pool.target_idle_processes == 1
 
 
 async def test_console_and_connect_run_without_coordination(
