@@ -30,7 +30,11 @@ class Spares:
     @asynccontextmanager
     async def running(self, server: CoordinatedServer) -> AsyncGenerator[None]:
         events: Any = server  # The SDK leaves the callbacks of its emitter untyped.
-        events.on("worker_started", lambda *_: self._follow_jobs(server))
+
+        def started(*_: object) -> None:
+            self._follow_jobs(server)
+
+        events.on("worker_started", started)
         try:
             yield
         finally:
@@ -43,11 +47,12 @@ class Spares:
     def _follow_jobs(self, server: CoordinatedServer) -> None:
         # The framework's pool has no public name; tests hold each supported release to this one.
         pool: Any = server._proc_pool  # pyright: ignore[reportPrivateUsage]
-        pool.on("process_job_launched", lambda *_: self._on_job(pool))
 
-    def _on_job(self, pool: Any) -> None:
-        if self._holding is None or self._holding.done():
-            self._holding = asyncio.create_task(self._hold(pool), name="baton: let a job begin")
+        def launched(*_: object) -> None:
+            if self._holding is None or self._holding.done():
+                self._holding = asyncio.create_task(self._hold(pool), name="baton: let a job begin")
+
+        pool.on("process_job_launched", launched)
 
     async def _hold(self, pool: Any) -> None:
         wanted = pool.target_idle_processes
