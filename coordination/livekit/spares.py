@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from coordination.livekit.server import CoordinatedServer
 
 BEGINS_WITHIN = 1.0
-"""Seconds in which a job joins its room and says its first word. A burst of jobs shares them: the pool is not left empty
-for longer. A job that finds no idle process gets one of its own at any time."""
+"""Seconds in which a job joins its room and says its first word. A burst of jobs shares them, so the pool is not
+left empty for longer. A job that finds no idle process gets one of its own at any time."""
 AGAIN = 0.05
 """Seconds until the pool is told again: the framework tells it otherwise twice a second, and it looks ten times."""
 
