@@ -47,7 +47,7 @@ DIES_AWAY = timedelta(milliseconds=10)
 """The caller hears each agent through a jitter buffer of its own: without this, the old voice's last 10 ms can arrive
 with the new one's first, though the new one's first packet takes 20 ms to be filled. A machine that is late with its
 audio adds three times what is more than `ON_TIME`, for the way there."""
-ON_TIME = timedelta(milliseconds=5)
+ON_TIME = timedelta(milliseconds=2)
 """How late an idle machine is now and then."""
 DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
 NEW_TRACK = timedelta(milliseconds=150)
