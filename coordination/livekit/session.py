@@ -43,12 +43,11 @@ OPENS_WITHIN = timedelta(seconds=1.5)
 """How long readiness waits for the first sound of an opening."""
 BACK_AFTER = timedelta(seconds=1)
 """A caller who was away for less is not told so."""
-DIES_AWAY = timedelta(milliseconds=10)
-"""The caller hears each agent through a jitter buffer of its own: without this, the old voice's last 10 ms can arrive
-with the new one's first, though the new one's first packet takes 20 ms to be filled. A machine that is late with its
-audio adds three times what is more than `ON_TIME`, for the way there."""
-ON_TIME = timedelta(milliseconds=2)
-"""How late an idle machine is now and then."""
+DIES_AWAY = timedelta(milliseconds=20)
+"""The caller hears each agent through a jitter buffer of its own, and two of them differ by up to 20 ms on a calm machine:
+without this, the old voice's last 10 ms can arrive with the new one's first. Half of it was tried: the gap is 10 ms
+shorter, and one handoff of a hundred had both voices in one frame. On a machine that is late with its audio, twice its
+lateness is added, for the way there."""
 DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
 NEW_TRACK = timedelta(milliseconds=150)
 """More of it before a track that the caller has not heard yet: the jitter buffer of the old voice may have grown, by
@@ -309,8 +308,7 @@ class CoordinatedSession(AgentSession[UserdataT]):
         voice = self.output.audio
         if not isinstance(voice, AudioGate) or (silent_at := voice.statistics.silent_at) is None:
             return
-        late = max(voice.statistics.lateness - ON_TIME, timedelta())
-        tail = min(DIES_AWAY + 3 * late, DIES_AWAY_AT_MOST)
+        tail = min(DIES_AWAY + 2 * voice.statistics.lateness, DIES_AWAY_AT_MOST)
         if new_track:
             tail += NEW_TRACK
         left = silent_at - time.monotonic()
