@@ -242,7 +242,9 @@ class _Succession:
         return False
 
     async def _replacements(self) -> int:
-        return sum(event.kind == "takeover" for event in await self.room.events.recent(self.policy.window))
+        """How many other agents were replaced here within the window, in however many attempts."""
+        recent = await self.room.events.recent(self.policy.window)
+        return len({event.agent for event in recent if event.kind == "takeover"} - {self.lost.agent})
 
     async def _give_up(self, why: str) -> None:
         """Nobody comes. Whoever is left in the room, of any role, is asked to tell the caller."""

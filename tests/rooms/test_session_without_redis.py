@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from coordination.dev.backend import BackendServer
 from coordination.errors import StoreUnavailable
@@ -26,7 +27,10 @@ def backend() -> Iterator[BackendServer]:
         yield server
 
 
-async def test_an_agent_alone_serves_the_call_without_coordination(make_room: RoomFactory) -> None:
+async def test_an_agent_alone_serves_the_call_without_coordination(
+    make_room: RoomFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = REGISTRY.get_sample_value("baton_uncoordinated_calls_total") or 0.0
     async with gathering(await make_room(), NOWHERE) as team:
         receptionist = await team.join("receptionist", roles=("billing",))
         await eventually(lambda: team.caller.ears.hears(receptionist.identity, within=5.0), "it greets")
@@ -35,6 +39,9 @@ async def test_an_agent_alone_serves_the_call_without_coordination(make_room: Ro
         await eventually(lambda: receptionist.handed == 1, "the handoff was tried")
 
         assert receptionist.session.seat is None
+        loud = [entry for entry in caplog.records if "WITHOUT coordination" in entry.getMessage()]
+        assert [entry.levelname for entry in loud] == ["ERROR"]
+        assert REGISTRY.get_sample_value("baton_uncoordinated_calls_total") == before + 1
         assert (
             receptionist.outcome == "The caller cannot be handed to 'billing': this session runs without coordination."
         )

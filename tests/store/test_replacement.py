@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,8 @@ from prometheus_client import REGISTRY
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.errors import DispatchFailed
-from coordination.ids import AgentId, RoleName, Tenant, WorkerId
+from coordination.handoff.context import HandoffContext
+from coordination.ids import DEFAULT_TENANT, AgentId, RoleName, RoomName, Tenant, WorkerId
 from coordination.ports import Silenced, Silencer
 from coordination.recovery.fleet import CLAIM_FOR
 from coordination.recovery.replacement import Policy, Replacement
@@ -76,6 +77,36 @@ async def lose(coordinator: Coordinator, calls: Calls, *, times: int = 1, **poli
 def taken_up(how: str = "given up") -> float:
     """Calls of lost agents, as the metrics count them."""
     return REGISTRY.get_sample_value("baton_takeovers_total", {"how": how}) or 0.0
+
+
+async def join(coordinator: Coordinator, role: str) -> None:
+    """A standby is on the roster; its role is its name."""
+    await coordinator.room("call").roster.join(
+        agent=AgentId(role), role=RoleName(role), worker=WorkerId("w"), state=MemberState.STANDBY, claim=False
+    )
+
+
+@asynccontextmanager
+async def standing_by(coordinator: Coordinator, *roles: str) -> AsyncGenerator[dict[str, asyncio.Task[Any]]]:
+    """Standbys that wait for the floor, in this order of joining."""
+    floor = coordinator.room("call").floor
+    waiting: dict[str, asyncio.Task[Any]] = {}
+    for role in roles:
+        await join(coordinator, role)
+        request = floor.accept_grants(role)
+        waiting[role] = asyncio.create_task(floor.expect_grant(role, role=role, request_id=request, timeout=None))
+    yield waiting
+    for task in waiting.values():
+        task.cancel()
+    await asyncio.gather(*waiting.values(), return_exceptions=True)
+    await coordinator.room("call").close()
+
+
+async def first_of(waiting: dict[str, asyncio.Task[Any]]) -> str:
+    """Who has been given the floor."""
+    granted, _ = await asyncio.wait(waiting.values(), timeout=8.0, return_when=asyncio.FIRST_COMPLETED)
+    (role,) = [role for role, task in waiting.items() if task in granted]
+    return role
 
 
 def comes(coordinator: Coordinator) -> asyncio.Task[Any]:
@@ -168,50 +199,109 @@ async def test_an_agent_whose_sender_died_is_waited_for_and_not_sent_for_twice(
     coordinator: Coordinator, other: Coordinator, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shift_the_clock_of_scripts(monkeypatch)
-    calls, coming = Calls(), list[asyncio.Task[Any]]()
+    calls, coming, before = Calls(), list[asyncio.Task[Any]](), taken_up()
     lost = fleet_agent(coordinator, "lost")
     try:
         assert await coordinator.fleet.enter(lost)
         assert await other.fleet.claim(lost.agent, dispatched=timedelta(minutes=1))
+        await other.room("call").events.publish("takeover", agent=lost.agent)
         await replacing(coordinator, calls).recover(lost, "a test")
         assert calls.asked == [], "the claim is another process's"
 
         await step(store, CLAIM_FOR)
         calls.on_look_for_caller = lambda: coming.append(comes(other))
-        await replacing(coordinator, calls).recover(lost, "a test")
+        await replacing(coordinator, calls, most=1).recover(lost, "a test")
     finally:
         await store.command("DEL", CLOCK)
 
     assert (await coming[0]).held
     assert calls.brought == []
+    assert taken_up() == before, "what was tried for this very agent does not count against it"
 
 
 async def test_of_the_standbys_the_best_fallback_role_goes_first_whoever_joined_first(
     coordinator: Coordinator, other: Coordinator
 ) -> None:
-    room, before = other.room("call"), taken_up("standby")
-    waiting: dict[str, asyncio.Task[Any]] = {}
-    for role in ("sales", "receptionist", "technical"):
-        agent = AgentId(role)
-        await room.roster.join(
-            agent=agent, role=RoleName(role), worker=WorkerId("w"), state=MemberState.STANDBY, claim=False
-        )
-        request = room.floor.accept_grants(agent)
-        waiting[role] = asyncio.create_task(
-            room.floor.expect_grant(agent, role=role, request_id=request, timeout=None), name=role
-        )
-    calls = Calls()
-    await lose(coordinator, calls, fallback={"billing": ("technical", "receptionist")})
-    granted, _ = await asyncio.wait(waiting.values(), timeout=8.0, return_when=asyncio.FIRST_COMPLETED)
+    before, calls = taken_up("standby"), Calls()
+    async with standing_by(other, "sales", "receptionist", "technical") as waiting:
+        await lose(coordinator, calls, fallback={"billing": ("technical", "receptionist")})
+        assert await first_of(waiting) == "technical"
 
-    assert [each.get_name() for each in granted] == ["technical"]
     assert calls.brought == []
     assert taken_up("standby") == before + 1
-    for each in waiting.values():
-        each.cancel()
-        with suppress(asyncio.CancelledError):
-            await each
-    await room.close()
+
+
+async def test_who_was_promised_the_floor_has_it_before_a_standby_of_the_role(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    room = other.room("call")
+    lost = fleet_agent(other, "lost")
+    assert await other.fleet.enter(lost)
+    lease = await room.floor.request("lost", role="billing")
+    async with standing_by(other, "billing", "technical") as waiting:
+        offer = await room.handoffs.offer(
+            lease, to_role="technical", context=HandoffContext(), deadline=timedelta(seconds=5)
+        )
+        await room.handoffs.claim(offer.id, agent="technical")
+        await room.handoffs.ready(offer.id, agent="technical")
+        await replacing(coordinator, Calls()).recover(lost, "a test")
+        assert await first_of(waiting) == "technical"
+
+
+async def test_a_standby_that_is_gone_or_does_not_take_the_floor_is_passed_over(
+    coordinator: Coordinator, other: Coordinator, valkey: EmbeddedValkey
+) -> None:
+    calls = Calls()
+    async with Coordinator.open(valkey.url) as third:
+        await join(third, "gone")
+        store = third._engine.store
+        await store.subscriber.unsubscribe(
+            store.keys.room(RoomName("call"), Tenant(DEFAULT_TENANT)).of_process(third.process)
+        )
+        await join(other, "deaf")
+        async with standing_by(other, "receptionist") as waiting:
+            assert all(each.alive for each in await coordinator.room("call").roster.members())
+            await lose(coordinator, calls, fallback={"billing": ("gone", "deaf", "receptionist")})
+            assert await first_of(waiting) == "receptionist"
+    assert calls.brought == []
+    tried = [event.role for event in await coordinator.room("call").events.read() if event.kind == "takeover"]
+    assert tried == ["gone", "deaf", "receptionist"]
+
+
+async def test_whoever_offered_the_floor_to_a_lost_agent_learns_it_at_once(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    room, calls = coordinator.room("call"), Calls()
+    lease = await room.floor.request("a", role="billing")
+    offer = await room.handoffs.offer(
+        lease, to_role="technical", context=HandoffContext(), deadline=timedelta(seconds=30)
+    )
+    await other.room("call").handoffs.claim(offer.id, agent="lost")
+    lost = fleet_agent(other, "lost")
+    assert await other.fleet.enter(lost)
+    await replacing(coordinator, calls).recover(lost, "a test")
+
+    handoff = await room.handoffs.current()
+    assert handoff is not None
+    assert (handoff.open, handoff.reason) == (False, "the agent is lost: a test")
+    assert lease.held
+    assert calls.asked == ["REMOVED"], "the holder is there: nobody else is needed"
+
+
+async def test_a_recovery_that_lasts_long_stays_with_the_process_that_began_it(
+    coordinator: Coordinator, other: Coordinator
+) -> None:
+    lost = fleet_agent(other, "lost")
+    assert await other.fleet.enter(lost)
+    recovering = asyncio.create_task(
+        replacing(coordinator, Calls(*[Silenced.UNREACHABLE] * 100)).recover(lost, "a test")
+    )
+    await asyncio.sleep(CLAIM_FOR.total_seconds() + 0.3)
+    claimed = await other.fleet.claim(lost.agent)
+    recovering.cancel()
+    await asyncio.gather(recovering, return_exceptions=True)
+
+    assert claimed is None
 
 
 async def test_a_room_whose_agents_keep_dying_is_left_alone(coordinator: Coordinator) -> None:
@@ -226,6 +316,13 @@ async def test_a_room_whose_agents_keep_dying_is_left_alone(coordinator: Coordin
     assert [event.kind for event in events].count("takeover") == 2
     assert events[-1].kind == "give_up"
     assert "2 agents were lost here" in events[-1].reason
+
+
+async def test_agents_are_counted_that_were_lost_and_not_the_attempts_to_replace_them(coordinator: Coordinator) -> None:
+    calls = Calls()
+    await lose(coordinator, calls, times=3, dispatches=3, joins_within=timedelta(milliseconds=20), most=2)
+
+    assert len(calls.brought) == 6, "three attempts for each of two agents; the third is one too many"
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1)], ids=["behind", "ahead"])
