@@ -236,6 +236,23 @@ async def test_a_spare_of_the_role_takes_the_call_without_a_dispatch(
         assert await overlap_of(call, old, call.identity("receptionist")) == 0
 
 
+async def test_a_call_in_which_nothing_was_open_goes_on_without_a_word(
+    make_room: RoomFactory, redis_url: str, fleet: Fleet
+) -> None:
+    fleet.start("receptionist-1", "receptionist-2", apologise_after="0.1")
+    async with answered(make_room, redis_url, fleet) as call:
+        old = call.identity("receptionist")
+        kill_job(fleet, call)
+        await replaced(call, old, "receptionist")
+        await call.caller.say("nine ten")
+
+        async def answer() -> bool:
+            return "receptionist heard nine ten" in await call.said_by("receptionist")
+
+        await until(answer, "the caller is answered")
+        assert await call.said_by("receptionist") == ["hello from receptionist", "receptionist heard nine ten"]
+
+
 async def test_a_call_that_nobody_can_continue_is_given_up_with_a_word_to_the_caller(
     make_room: RoomFactory, redis_url: str, fleet: Fleet
 ) -> None:
