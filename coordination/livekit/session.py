@@ -44,10 +44,10 @@ OPENS_WITHIN = timedelta(seconds=1.5)
 BACK_AFTER = timedelta(seconds=1)
 """A caller who was away for less is not told so."""
 DIES_AWAY = timedelta(milliseconds=20)
-"""The caller hears each agent through a jitter buffer of its own, and two of them differ by up to 20 ms on a calm machine:
-without this, the old voice's last 10 ms can arrive with the new one's first. Half of it was tried: the gap is 10 ms
-shorter, and one handoff of a hundred had both voices in one frame. On a machine that is late with its audio, twice its
-lateness is added, for the way there."""
+"""The caller hears each agent through a jitter buffer of its own, and two of them differ by up to 20 ms on a calm
+machine: without this, the old voice's last 10 ms can arrive with the new one's first. Half of it was tried: the gap is
+10 ms shorter, and one handoff of a hundred had both voices in one frame. On a machine that is late with its audio,
+twice its lateness is added, for the way there."""
 DIES_AWAY_AT_MOST = timedelta(milliseconds=150)
 NEW_TRACK = timedelta(milliseconds=150)
 """More of it before a track that the caller has not heard yet: the jitter buffer of the old voice may have grown, by
