@@ -96,6 +96,7 @@ class Replacement:
         if claim is None:
             return
         began = time.monotonic()
+        METRICS.lost_agent(reason)
         logger.warning("an agent is lost (%s); its call is taken up", reason)
         async with self._keeping_claim(lost):
             silencer = self._server.silencer(lost.room_name, identities={lost.agent: lost.identity})

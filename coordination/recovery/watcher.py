@@ -18,7 +18,6 @@ from coordination.ids import AgentId, ProcessId, RoleName, WorkerId, new_request
 from coordination.leases.engine import LeaseEngine
 from coordination.leases.lease import Lease
 from coordination.leases.request import LeaseRequest
-from coordination.metrics import METRICS
 from coordination.recovery.detector import Detector
 from coordination.recovery.fleet import Fleet, FleetAgent, FleetState
 from coordination.store.keys import LeaseKeys
@@ -192,7 +191,6 @@ class Watcher:
         """Replaces an agent in the background, unless that is under way here."""
         if agent.agent in self._recoveries:
             return
-        METRICS.lost_agent(reason)
         task = asyncio.create_task(self._guarded(agent, reason), name=f"baton: replace {agent.agent}")
         self._recoveries[agent.agent] = task
         task.add_done_callback(lambda _: self._recoveries.pop(agent.agent, None))

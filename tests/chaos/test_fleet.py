@@ -16,6 +16,7 @@ import pytest
 
 from coordination.coordinator import Coordinator
 from coordination.dev.valkey import EmbeddedValkey
+from coordination.errors import StoreUnavailable
 from coordination.ids import WorkerId
 from coordination.leases.lease import LossReason
 from coordination.recovery.fleet import FleetAgent
@@ -281,6 +282,33 @@ async def test_an_agent_that_was_given_up_is_replaced_though_it_and_its_worker_l
         watching = await start("comes later")
         await until(lambda: bool(watching.all("bring")), "a replacement is sent for")
         assert watching.all("bring")[0]["instead_of"] == entry.agent
+
+
+async def test_a_recovery_that_fails_is_begun_again_until_one_succeeds(valkey: EmbeddedValkey) -> None:
+    faults: list[Exception] = [StoreUnavailable("Redis is away"), RuntimeError("a fault of our own")]
+    tried: list[str] = []
+
+    async with Coordinator.open(valkey.url) as coordinator:
+        fleet, entry = coordinator.fleet, fleet_agent(coordinator)
+
+        async def recover(agent: FleetAgent, reason: str) -> None:
+            tried.append(reason)
+            if faults:
+                raise faults.pop(0)
+            await fleet.leave(agent.agent, replaced=True)
+
+        watcher = Watcher(fleet, coordinator._engine, WorkerId("w"), recover, hang_limit=timedelta(seconds=30))
+        watching = asyncio.create_task(watcher.run())
+        try:
+            assert await fleet.enter(entry)
+            assert await fleet.abandon(entry.agent)
+            await until(lambda: len(tried) == 3, "it is tried a third time")
+            await until(lambda: not watcher._recoveries, "it has ended")
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        assert set(tried) == {"its process ends before its call"}
+        assert await fleet.agent(entry.agent) is None
 
 
 async def test_an_agent_that_could_say_nothing_while_redis_was_away_is_not_taken_for_hung(

@@ -205,17 +205,19 @@ async def test_an_agent_whose_sender_died_is_waited_for_and_not_sent_for_twice(
         assert await coordinator.fleet.enter(lost)
         assert await other.fleet.claim(lost.agent, dispatched=timedelta(minutes=1))
         await other.room("call").events.publish("takeover", agent=lost.agent)
-        await replacing(coordinator, calls).recover(lost, "a test")
+        await replacing(coordinator, calls).recover(lost, "waited for")
         assert calls.asked == [], "the claim is another process's"
+        assert REGISTRY.get_sample_value("baton_lost_agents_total", {"reason": "waited for"}) is None
 
         await step(store, CLAIM_FOR)
         calls.on_look_for_caller = lambda: coming.append(comes(other))
-        await replacing(coordinator, calls, most=1).recover(lost, "a test")
+        await replacing(coordinator, calls, most=1).recover(lost, "waited for")
     finally:
         await store.command("DEL", CLOCK)
 
     assert (await coming[0]).held
     assert calls.brought == []
+    assert REGISTRY.get_sample_value("baton_lost_agents_total", {"reason": "waited for"}) == 1, "by who replaced it"
     assert taken_up() == before, "what was tried for this very agent does not count against it"
 
 
