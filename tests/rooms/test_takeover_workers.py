@@ -177,16 +177,16 @@ async def test_a_question_that_was_left_unanswered_is_answered(
 ) -> None:
     fleet.start("receptionist-1", dies_at="answer")
     async with answered(make_room, redis_url, fleet) as call:
-        fleet.start("receptionist-2")
+        fleet.start("receptionist-2", apologise_after="0.1", apology="Sorry.")
         old = call.identity("receptionist")
         await call.caller.say("invoice line")
         await replaced(call, old, "receptionist")
 
         async def answer() -> bool:
-            return "receptionist heard invoice line" in await call.said_by("receptionist")
+            return "Sorry. receptionist heard invoice line" in await call.said_by("receptionist")
 
-        await until(answer, "the question is answered")
-        assert await call.said_by("receptionist") == ["hello from receptionist", "receptionist heard invoice line"]
+        await until(answer, "the question is answered, after a word for the wait")
+        assert len(await call.said_by("receptionist")) == 2, "the greeting and the answer"
         assert [turn.text for turn in await call.room.turns.read() if turn.speaker is Speaker.CALLER] == [
             "invoice line"
         ]
@@ -266,6 +266,10 @@ async def test_a_call_that_nobody_can_continue_is_given_up_with_a_word_to_the_ca
         await call.held_by("billing", within=BOUND)
         await call.hears("billing", since=killed)
 
+        async def told() -> bool:
+            return await call.said_by("billing") == ["billing apologises"]
+
+        await until(told, "the caller is told")
         kinds = [event.kind for event in await call.room.events.read()]
         assert kinds.count("takeover") == 2
         assert "give_up" in kinds

@@ -49,7 +49,22 @@ def _left_unanswered(chat: llm.ChatContext) -> str:
     return next((m.text_content or "" for m in reversed(messages) if m.role == "user"), "")
 
 
+def _instruction(chat: llm.ChatContext) -> str:
+    """What the model was told last."""
+    last = next((item for item in reversed(chat.items) if isinstance(item, llm.ChatMessage)), None)
+    return (last.text_content or "") if last is not None and last.role != "user" else ""
+
+
 def rule(chat: llm.ChatContext) -> Reply:
+    """Does as it is told: an apology that is asked for is made."""
+    reply, told = _rule(chat), _instruction(chat)
+    if "Apologise for that" in told:
+        return Reply(text=f"{ROLE} apologises")
+    _, asked, words = told.partition("Begin with: ")
+    return Reply(text=f"{words} {reply.text}") if asked else reply
+
+
+def _rule(chat: llm.ChatContext) -> Reply:
     text = last_user_text(chat) or _left_unanswered(chat)
     if DIES_AT == "answer" and text:
         os.kill(os.getpid(), signal.SIGKILL)
