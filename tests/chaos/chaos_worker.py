@@ -31,7 +31,8 @@ class ChaosAgent(Agent):
         return None
 
     async def on_enter(self) -> None:
-        self.session.say("hello")
+        # Three words: the first may be over before a listener on a busy machine has opened the track.
+        self.session.say("hello hello hello")
 
     @function_tool
     async def transfer(self, context: RunContext[Any], role: str) -> str | None:
