@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from livekit import rtc
 from livekit.agents import AutoSubscribe, JobContext, llm
 
+from agents.solo.agent import save, solo
 from agents.solo.call import Call
 from coordination.dev.backend import BackendServer
 from coordination.livekit.record import SessionRecord
 from coordination.persistence import BackendClient, ConversationTurn, Speaker, Utterance
+from tests.rooms.callers import calling
 from tests.rooms.conftest import RoomFactory
+from tests.rooms.ears import eventually
 from tests.rooms.jobs import Job
 
 SAID = 12
@@ -64,6 +69,33 @@ async def test_it_begins_with_the_caller_and_the_last_ten_messages_and_leaves_a_
     assert [each["text"] for each in found["history"]["earlier"]] == [f"word {n}" for n in range(2, SAID)]
     assert (record["participants"], record["messages"], record["roles"]) == (1, 0, ["solo"])
     assert (record["user_id"], record["reason"]) == ("ann", "the call is over")
+
+
+async def test_it_receives_the_voice_of_a_caller_and_no_picture(
+    make_room: RoomFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that nobody looks at would be paid for, in bandwidth and in CPU time."""
+    monkeypatch.setenv("BATON_PROVIDERS", "offline")
+    monkeypatch.delenv("BATON_BACKEND_URL", raising=False)
+    live = await make_room()
+    async with calling(live) as caller:
+        picture = rtc.LocalVideoTrack.create_video_track("camera", rtc.VideoSource(64, 64))
+        await caller.room.local_participant.publish_track(picture)
+        job = Job(live, "solo")
+        job.start(solo)
+        await job.started()
+
+        def received() -> dict[str, bool]:
+            tracks = job.rtc.remote_participants["caller"].track_publications.values()
+            return {track.name: track.subscribed for track in tracks}
+
+        await eventually(lambda: received().get("microphone") and "camera" in received(), "the voice is received")
+        await asyncio.sleep(0.5)
+        heard = received()
+        await save(job.ctx)
+        await job.close()
+
+    assert heard == {"microphone": True, "camera": False}
 
 
 def known(history: llm.ChatContext) -> dict[str, Any]:
