@@ -220,7 +220,8 @@ async def test_a_client_that_a_sentinel_made_is_followed(whole_trio: SentinelTri
     finally:
         await client.aclose()
         await replicas.aclose()
-        await manager.aclose()
+        for sentinel in manager.sentinels:
+            await sentinel.aclose()
 
 
 async def test_an_unknown_service_and_sentinels_that_are_not_there_are_named(whole_trio: SentinelTrio):
