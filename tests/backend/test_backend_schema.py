@@ -26,8 +26,9 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         command += [
             "--phases",
             "coverage",
+            # More would be threads, in which Python 3.11 now and then fails to parse ("AST constructor recursion").
             "--workers",
-            "2",
+            "1",
             "--seed",
             "1",
             "--no-color",

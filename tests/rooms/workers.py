@@ -101,7 +101,9 @@ class WorkerAgent(Agent):
 @server.rtc_session(agent_name=ROLE)
 async def entrypoint(ctx: JobContext) -> None:
     served = Path(os.environ["TEST_FOLDER"]) / f"{ctx.room.name}.{ROLE}"
-    served.write_text(f"{os.getpid()} {ctx.job.id} {os.environ['TEST_NAME']}")
+    writing = served.with_suffix(f".{ctx.job.id}")
+    writing.write_text(f"{os.getpid()} {ctx.job.id} {os.environ['TEST_NAME']}")
+    writing.rename(served)  # At once: a test may be reading it.
     session = CoordinatedSession[None](
         ctx,
         stt=ToneSTT(),
