@@ -154,6 +154,8 @@ class ChaosCall:
             if not missing and self.holder() is not None and all(job.agent in self.joined for job in self.jobs):
                 return
             for role, moment in since.items():
+                if role != ROLES[0] and not self.joined:
+                    continue  # A standby that comes before anybody else would be the one that has the floor.
                 if time.monotonic() - moment > patience:
                     await self.send_for(role, standby=self.holder() is not None or role != ROLES[0])
                     since[role] = time.monotonic() + SENT_WITHIN

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -19,7 +20,7 @@ import pytest_asyncio
 from coordination.coordinator import Coordinator, Room
 from coordination.room.members import Member, MemberState
 from coordination.settings import CoordinatorSettings
-from coordination.testing.checker import Judgement, Rule, check
+from coordination.testing.checker import Bounds, Judgement, Rule, check
 from coordination.testing.faults import FaultKind, RedisFaults, inflict, kill
 from coordination.testing.history import FaultStruck, FloorEvent, History
 from tests.chaos.calls import ChaosCall, Missed, calling
@@ -29,9 +30,11 @@ from tests.chaos.words import ROLES
 Scenario = Callable[[ChaosCall, asyncio.Barrier], Awaitable[None]]
 """What happens to a call; the barrier is for what has to happen to both calls in one moment."""
 HEARD_FOR = 1.5
-"""Seconds in which whoever should be silent is heard; three times the tail that may be heard."""
+"""Seconds in which whoever should be silent is heard; twice the tail that may be heard."""
 STAYS_FOR = 1.6
 """Seconds in which a holder that was silenced is stopped on: for longer than one may be in the room."""
+BOUNDS = Bounds(tail=timedelta(milliseconds=700))
+"""A holder that was stopped says what it had ahead when it goes on. A mutant says its whole answer."""
 LONG_ENOUGH = 1.2
 """Seconds of speech that only the long answer has."""
 SETTINGS = {"TEST_LONG": "36", "BATON_HANG_LIMIT": "60"}
@@ -165,7 +168,7 @@ async def judged(rig: Rig, case: Case, both: asyncio.Barrier, *, mutant: str) ->
     except BaseException:
         await both.abort()
         raise
-    return check(history)
+    return check(history, bounds=BOUNDS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.mutant)
