@@ -1,7 +1,7 @@
 """The idle job processes of a worker: a used one is replaced when the job that took it has begun, not while it begins.
 
-A new process takes the CPU time of a whole second's speech to start, and it would take it from a caller who waits: the
-most where a dead worker has left several calls at once.
+A new process would take the CPU time that it needs to start from a caller who waits: the most where a dead worker has
+left several calls at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+
+from coordination.livekit.job_processes import with_job_processes
 
 if TYPE_CHECKING:
     from coordination.livekit.server import CoordinatedServer
@@ -29,12 +31,7 @@ class Spares:
 
     @asynccontextmanager
     async def running(self, server: CoordinatedServer) -> AsyncGenerator[None]:
-        events: Any = server  # The SDK leaves the callbacks of its emitter untyped.
-
-        def started(*_: object) -> None:
-            self._follow_jobs(server)
-
-        events.on("worker_started", started)
+        with_job_processes(server, self._follow_jobs)
         try:
             yield
         finally:
@@ -44,10 +41,7 @@ class Spares:
     async def drain(self) -> None:
         """Nothing to do: who drains begins no job."""
 
-    def _follow_jobs(self, server: CoordinatedServer) -> None:
-        # The framework's pool has no public name; tests hold each supported release to this one.
-        pool: Any = server._proc_pool  # pyright: ignore[reportPrivateUsage]
-
+    def _follow_jobs(self, pool: Any) -> None:
         def launched(*_: object) -> None:
             if self._holding is None or self._holding.done():
                 self._holding = asyncio.create_task(self._hold(pool), name="baton: let a job begin")

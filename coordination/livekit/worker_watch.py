@@ -14,6 +14,7 @@ from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError, StoreError
 from coordination.ids import AgentId, WorkerId
 from coordination.livekit.calls import LiveKitCalls
+from coordination.livekit.job_processes import with_job_processes
 from coordination.livekit.process import shared_coordinator
 from coordination.recovery.watcher import Watcher
 from coordination.settings import CoordinatorSettings
@@ -56,14 +57,11 @@ class WorkerWatch:
             return
         events: Any = server  # The SDK leaves the callbacks of its emitter untyped.
 
-        def started(*_: object) -> None:
-            self._follow_jobs(server)
-
         def registered(*_: object) -> None:
             self._registered.set()
 
-        events.on("worker_started", started)
         events.on("worker_registered", registered)
+        with_job_processes(server, self._follow_jobs)
         self._serving = asyncio.create_task(self._serve(server, settings), name="baton: the watch over the fleet")
         try:
             yield
@@ -145,10 +143,8 @@ class WorkerWatch:
 
     # -- jobs of this worker ----------------------------------------------------------------------
 
-    def _follow_jobs(self, server: CoordinatedServer) -> None:
+    def _follow_jobs(self, pool: Any) -> None:
         """The parent of a job process knows of its end within milliseconds."""
-        # The framework tells it to nobody else; tests hold each supported release to this.
-        pool: Any = server._proc_pool  # pyright: ignore[reportPrivateUsage]
         pool.on("process_closed", self._on_process_closed)
 
     def _on_process_closed(self, process: Any) -> None:

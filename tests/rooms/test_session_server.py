@@ -20,6 +20,15 @@ async def importable(ctx: JobContext) -> None:
     """An entrypoint as it should be: at the top level of its module."""
 
 
+def worker(livekit: LiveKitServer, monkeypatch: pytest.MonkeyPatch, *, num_idle_processes: int) -> CoordinatedServer:
+    """A worker of a livekit-server, to be run in the test's own process."""
+    for name, value in livekit.environment.items():
+        monkeypatch.setenv(name, value)
+    server = CoordinatedServer(num_idle_processes=num_idle_processes, port=0, host="127.0.0.1")
+    server.rtc_session(importable, agent_name="billing")
+    return server
+
+
 def test_an_entrypoint_survives_the_way_into_a_job_process() -> None:
     server = CoordinatedServer()
 
@@ -64,11 +73,8 @@ async def test_a_used_process_is_replaced_after_its_job_has_begun(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it begins, its caller waits, and the next process would take the CPU time that it needs."""
-    for name, value in livekit_server.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv(COORDINATION, "off")
-    server = CoordinatedServer(num_idle_processes=1, port=0, host="127.0.0.1")
-    server.rtc_session(importable, agent_name="billing")
+    server = worker(livekit_server, monkeypatch, num_idle_processes=1)
     registered = asyncio.Event()
     server.on("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(server.run(devmode=True))
@@ -93,11 +99,8 @@ async def test_console_and_connect_run_without_coordination(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both run the worker unregistered; its job processes inherit the environment."""
-    for name, value in livekit_server.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv(COORDINATION, "on")
-    server = CoordinatedServer(num_idle_processes=0, port=0, host="127.0.0.1")
-    server.rtc_session(importable, agent_name="billing")
+    server = worker(livekit_server, monkeypatch, num_idle_processes=0)
     started = asyncio.Event()
     server.on("worker_started", started.set)
 
