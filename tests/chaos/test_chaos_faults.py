@@ -110,6 +110,18 @@ async def test_the_offspring_of_a_process_are_its_descendants_only(sleeper: asyn
     assert offspring(child) == ()
 
 
+async def test_a_fault_of_redis_waits_out_a_server_that_is_slow_for_longer_than_a_client_waits(
+    valkey: EmbeddedValkey,
+) -> None:
+    faults = RedisFaults(valkey)
+
+    hang = asyncio.create_task(inflict(faults.hang(lasting=timedelta(seconds=2))))
+    await asyncio.sleep(0.1)
+
+    assert await faults.command("PING") == b"PONG"
+    assert hang.done()
+
+
 async def keys(faults: RedisFaults) -> set[str]:
     return {key.decode() for key in await faults.command("KEYS", "*")}
 
