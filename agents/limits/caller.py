@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -14,6 +15,8 @@ from livekit import api, rtc
 from agents.limits.setting import BROKEN_TOPIC, ROLE, Order
 from coordination.dev.livekit_server import ExternalLiveKit
 from coordination.livekit.ending import REFUSED_TOPIC
+
+logger = logging.getLogger("agents")
 
 RATE = 16_000
 
@@ -28,8 +31,12 @@ def _question() -> rtc.AudioFrame:
 QUESTION = _question()
 _IDENTITY = "caller"
 _TRANSCRIPTION = "lk.transcription"
+_STATE = "lk.agent.state"
 _UNHEARD_AFTER = 3.0
 """Seconds after which a caller whose words were not understood says them again."""
+_SENT_FOR_AGAIN_AFTER = 30.0
+"""Seconds after which an agent is sent for again: LiveKit does it once, whatever becomes of the job on a machine where
+twelve start at once beside other work. Should both come, one of them stands by."""
 _AGAIN_AFTER = 0.2
 """Seconds after which a caller who got no answer asks again."""
 
@@ -62,8 +69,7 @@ class Caller:
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._microphone)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         await self._room.local_participant.publish_track(track, options)
-        request = api.CreateAgentDispatchRequest(agent_name=ROLE, room=self.name, metadata=self.order.metadata())
-        await self._client.agent_dispatch.create_dispatch(request)
+        await self._send_for_an_agent()
         return self
 
     async def __aexit__(
@@ -79,7 +85,29 @@ class Caller:
     async def taken(self, *, within: timedelta) -> None:
         """Returns when an agent listens, or the call was refused. Raises `TimeoutError`."""
         async with asyncio.timeout(within.total_seconds()):
-            await self._taken.wait()
+            while not self._taken.is_set():
+                try:
+                    await asyncio.wait_for(self._taken.wait(), _SENT_FOR_AGAIN_AFTER)
+                except TimeoutError:
+                    # The SDK can take over a participant's attributes without an event.
+                    for participant in self._room.remote_participants.values():
+                        self._look_at(participant)
+                    if not self._taken.is_set():
+                        logger.warning("%s had no agent after %g s: %s", self.name, _SENT_FOR_AGAIN_AFTER, self.agents)
+                        await self._send_for_an_agent()
+
+    @property
+    def is_taken(self) -> bool:
+        return self._taken.is_set()
+
+    @property
+    def agents(self) -> dict[str, str]:
+        """The state of each agent in the call, by its identity."""
+        return {each.identity: each.attributes.get(_STATE, "") for each in self._room.remote_participants.values()}
+
+    async def _send_for_an_agent(self) -> None:
+        request = api.CreateAgentDispatchRequest(agent_name=ROLE, room=self.name, metadata=self.order.metadata())
+        await self._client.agent_dispatch.create_dispatch(request)
 
     async def ask(self) -> None:
         """One question after another, until it is cancelled."""
@@ -102,7 +130,7 @@ class Caller:
         return self._understood.is_set()
 
     def _look_at(self, participant: rtc.Participant) -> None:
-        if participant.attributes.get("lk.agent.state") == "listening":
+        if participant.attributes.get(_STATE) == "listening":
             self._taken.set()
 
     def _on_data(self, packet: rtc.DataPacket) -> None:

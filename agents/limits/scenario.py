@@ -180,9 +180,10 @@ async def _talk(calls: list[Caller], seconds: float) -> None:
     try:
         await asyncio.gather(*(call.taken(within=TAKEN_WITHIN) for call in calls))
     except TimeoutError:
+        waiting = ", ".join(f"{call.name} ({call.agents or 'nobody came'})" for call in calls if not call.is_taken)
         raise CallsFailed(
-            f"Not all calls of the scenario had an agent within {TAKEN_WITHIN.total_seconds():g} s. The workers' logs "
-            "tell why: give --logs FOLDER."
+            f"Not all calls of the scenario had an agent within {TAKEN_WITHIN.total_seconds():g} s: {waiting}. The "
+            "workers' logs tell why: give --logs FOLDER."
         ) from None
     asking = [asyncio.create_task(call.ask(), name=f"{call.name} asks") for call in calls]
     await asyncio.wait(asking, timeout=seconds)
