@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
     "failures": failures.measure,
     "rooms": rooms.measure,
     "takeover": takeover.measure,
+    "spares": takeover.measure_spares,
     "drain": takeover.measure_drains,
     "persistence": persistence.measure,
     "backend": backend.measure,

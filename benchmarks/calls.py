@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +13,12 @@ from livekit import api, rtc
 from benchmarks.desk import ROLES
 from coordination.coordinator import Coordinator, Room
 from coordination.dev.stack import DevStack
+from coordination.ids import AgentId
+from coordination.room.members import Member, MemberState
 from tests.rooms.ears import Listener, eventually, listening
 
 QUIET = 0.4
+STANDBY = {"baton": {"v": 1, "standby": True}}
 
 
 @asynccontextmanager
@@ -29,7 +34,7 @@ async def calling(stack: DevStack, coordinator: Coordinator) -> AsyncIterator[Ca
         await caller.connect(key.url, token)
         async with listening(caller) as ears:
             await client.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(agent_name=ROLES[0], room=name))
-            call = Call(caller, ears, coordinator.room(created.sid))
+            call = Call(caller, ears, coordinator.room(created.sid), client, name)
             await eventually(lambda: any(ears.hears(ear.identity) for ear in ears.ears), "the call is answered")
             await call.quiet()
             yield call
@@ -41,8 +46,9 @@ async def calling(stack: DevStack, coordinator: Coordinator) -> AsyncIterator[Ca
 class Call:
     """One caller, and what it hears."""
 
-    def __init__(self, caller: rtc.Room, ears: Listener, room: Room) -> None:
+    def __init__(self, caller: rtc.Room, ears: Listener, room: Room, client: api.LiveKitAPI, name: str) -> None:
         self.caller, self.ears, self.room = caller, ears, room
+        self._client, self._name = client, name
 
     @property
     def identities(self) -> set[str]:
@@ -65,6 +71,20 @@ class Call:
         holder = (await self.room.floor.state()).holder
         members = await self.room.roster.members()
         return next((each.worker for each in members if each.agent == holder), "")
+
+    async def spare(self) -> bool:
+        """Whether an agent stands by on another worker than the one that serves the call, after one was sent for."""
+        known = {each.agent for each in await self.room.roster.members()}
+        request = api.CreateAgentDispatchRequest(agent_name=ROLES[0], room=self._name, metadata=json.dumps(STANDBY))
+        await self._client.agent_dispatch.create_dispatch(request)
+        async with asyncio.timeout(20):
+            while not (came := await self._standing_by(known)):
+                await asyncio.sleep(0.05)
+        return came.worker != await self.worker()
+
+    async def _standing_by(self, known: set[AgentId]) -> Member | None:
+        members = await self.room.roster.members()
+        return next((each for each in members if each.agent not in known and each.state is MemberState.STANDBY), None)
 
     def overlap(self, one: str, other: str, *, since: float) -> float:
         """Milliseconds in which both were heard at once."""

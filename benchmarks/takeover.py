@@ -26,6 +26,7 @@ ROUNDS = 6
 """Each with calls of its own: a call whose agents die more than five times in ten minutes is given up by design."""
 KILLS = 5
 """In each round."""
+SPARED_CALLS = 4
 DRAINS = 3
 DRAIN = timedelta(seconds=60)
 """More than a worker may take: what is measured is how long it does."""
@@ -85,6 +86,30 @@ async def measure_drains(url: str) -> list[Row]:
             notes=f"{struck.lost} calls lost",
         ),
         _two_voices("workers that drain", struck),
+    ]
+
+
+async def measure_spares(url: str) -> list[Row]:
+    """Kills of the worker that serves a call in which another agent of the role stands by, on another worker."""
+    struck = Struck()
+    async with _fleet(url) as (stack, coordinator, _):
+        for _ in range(SPARED_CALLS):
+            async with calling(stack, coordinator) as call:
+                for _ in range(KILLS):
+                    while not await call.spare():
+                        pass
+                    serving = await call.worker()
+                    await _kill(next(each for each in stack.workers if each.fleet_id == serving), [call], struck)
+    heard = Spread.of(struck.heard)
+    return [
+        Row(
+            name=f"{SPARED_CALLS * KILLS} kills of a worker with a standby in the room: SIGKILL until it is heard",
+            target="p50 <= 700 ms",
+            measured=f"p95 {heard.p95:.0f}, {heard.text('ms', digits=0)}",
+            ok=heard.p50 <= 700 and not struck.lost,
+            notes=f"{struck.lost} calls lost",
+        ),
+        _two_voices("workers that die beside a standby", struck),
     ]
 
 
