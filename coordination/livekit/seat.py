@@ -149,7 +149,11 @@ class Seat:
         """Hears and says nothing, and is ready for whatever gives it the floor."""
         self.session.go_silent()
         if self.membership.reason is None:
-            await self.membership.set_state(MemberState.STANDBY)
+            try:
+                await self.membership.set_state(MemberState.STANDBY)
+            except StoreError as fault:
+                # The floor may have run out because Redis is away: who did not ask for it again would stay silent.
+                logger.warning("the room learns later that this agent stands by: %s", fault)
         self.target.begin()
         self.succession.begin()
 
