@@ -49,7 +49,7 @@ async def test_no_secret_is_stored(rig: Rig) -> None:
 
     (row,) = await list_tokens(rig.parts.database)
 
-    secret = token.rpartition("_")[2]
+    secret = token.split("_", 2)[2]  # may have the character in it
     assert secret.encode() not in row.digest
     assert all(secret not in str(getattr(row, column.key)) for column in row.__table__.columns)
 
