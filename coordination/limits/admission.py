@@ -91,7 +91,7 @@ class Admissions:
         while True:
             try:
                 if self.outage.owes or self._charging is not None:
-                    await self._charge_first()
+                    await self.charge_first()
                 if self.store.connected and (request.give_up is None or request.give_up > request.entered_at):
                     await self.queue(request).listen()
                 status, *fields = await self._ask(request)
@@ -224,11 +224,11 @@ class Admissions:
         self.spawn(self._ask_all_again(), "baton-limit-return")
 
     async def _ask_all_again(self) -> None:
-        await self._charge_first()
+        await self.charge_first()
         for queue in self._queues.values():
             queue.repeat_all()
 
-    async def _charge_first(self) -> None:
+    async def charge_first(self) -> None:
         """Charges what this process admitted alone before it has anything else admitted: the first moments after an
         outage do not come on top of it. Does nothing while Redis is away.
         """

@@ -142,6 +142,7 @@ class Queue:
 
     async def _look(self) -> None:
         try:
+            await self._engine.charge_first()
             left = await self._engine.store.run(
                 PUMP, self._keys.keys, (self._keys.base, self._engine.process), patience=0
             )
@@ -187,6 +188,7 @@ class Queue:
         for request in due:
             if request.id not in self._waiting or request.admitted is None or request.admitted.done():
                 continue
+            await self._engine.charge_first()
             args = request.admit_args(asyncio.get_running_loop().time())
             try:
                 status, *fields = await self._engine.store.run(ADMIT, self._keys.keys, args, patience=0)

@@ -200,8 +200,9 @@ async def test_a_share_of_streams_is_no_more_while_redis_is_away_however_long_so
     assert not last.local
 
 
+@pytest.mark.parametrize("first", ["the link", "the subscription"])
 async def test_who_still_waits_after_an_outage_asks_behind_what_was_admitted_in_it(
-    server: EmbeddedValkey, client: Coordinator
+    server: EmbeddedValkey, client: Coordinator, first: str
 ) -> None:
     """The server comes back without a memory: its bucket would be full for those who waited all the time."""
     configure(client, limits={"few": rate(limit=10, burst=10)})
@@ -216,15 +217,17 @@ async def test_who_still_waits_after_an_outage_asks_behind_what_was_admitted_in_
     async with asyncio.timeout(10):
         while sum(task.done() for task in waiting) < 10:
             await asyncio.sleep(0.01)
-    returned = asyncio.get_running_loop().time()
+    if first == "the subscription":
+        # Of two connections either may be back first: then there is no link yet to charge anything on.
+        store.subscriber.on_restored.remove(client.limits._engine._restored)
+        client.limits._engine._restored()
     await back(server, client)
     async with asyncio.timeout(10):
         while sum(task.done() for task in waiting) + await store.command("HLEN", waiters) < 15:
             await asyncio.sleep(0.01)
 
-    done = [task.result().local for task in waiting if task.done()]
-    assert done.count(True) == 10
-    assert done.count(False) <= 10 * (asyncio.get_running_loop().time() - returned), "admitted as if none had been"
+    done = [task for task in waiting if task.done()]
+    assert [task.result().local for task in done] == [True] * 10
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
