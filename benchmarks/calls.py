@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,11 +13,11 @@ from benchmarks.desk import ROLES
 from coordination.coordinator import Coordinator, Room
 from coordination.dev.stack import DevStack
 from coordination.ids import AgentId
+from coordination.livekit.dispatch import DispatchMetadata
 from coordination.room.members import Member, MemberState
 from tests.rooms.ears import Listener, eventually, listening
 
 QUIET = 0.4
-STANDBY = {"baton": {"v": 1, "standby": True}}
 
 
 @asynccontextmanager
@@ -75,7 +74,8 @@ class Call:
     async def spare(self) -> bool:
         """Whether an agent stands by on another worker than the one that serves the call, after one was sent for."""
         known = {each.agent for each in await self.room.roster.members()}
-        request = api.CreateAgentDispatchRequest(agent_name=ROLES[0], room=self._name, metadata=json.dumps(STANDBY))
+        standby = DispatchMetadata(standby=True).format()
+        request = api.CreateAgentDispatchRequest(agent_name=ROLES[0], room=self._name, metadata=standby)
         await self._client.agent_dispatch.create_dispatch(request)
         async with asyncio.timeout(20):
             while not (came := await self._standing_by(known)):

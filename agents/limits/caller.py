@@ -85,16 +85,17 @@ class Caller:
     async def taken(self, *, within: timedelta) -> None:
         """Returns when an agent listens, or the call was refused. Raises `TimeoutError`."""
         async with asyncio.timeout(within.total_seconds()):
-            while not self._taken.is_set():
-                try:
-                    await asyncio.wait_for(self._taken.wait(), _SENT_FOR_AGAIN_AFTER)
-                except TimeoutError:
-                    # The SDK can take over a participant's attributes without an event.
-                    for participant in self._room.remote_participants.values():
-                        self._look_at(participant)
-                    if not self._taken.is_set():
-                        logger.warning("%s had no agent after %g s: %s", self.name, _SENT_FOR_AGAIN_AFTER, self.agents)
-                        await self._send_for_an_agent()
+            while not await self._taken_within(_SENT_FOR_AGAIN_AFTER):
+                logger.warning("%s had no agent after %g s: %s", self.name, _SENT_FOR_AGAIN_AFTER, self.agents)
+                await self._send_for_an_agent()
+
+    async def _taken_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._taken.wait(), seconds)
+        # The SDK can take over a participant's attributes without an event.
+        for participant in self._room.remote_participants.values():
+            self._look_at(participant)
+        return self.is_taken
 
     @property
     def is_taken(self) -> bool:

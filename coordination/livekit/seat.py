@@ -148,14 +148,16 @@ class Seat:
     async def stand_by(self) -> None:
         """Hears and says nothing, and is ready for whatever gives it the floor."""
         self.session.go_silent()
-        if self.membership.reason is None:
-            try:
-                await self.membership.set_state(MemberState.STANDBY)
-            except StoreError as fault:
-                # The floor may have run out because Redis is away: who did not ask for it again would stay silent.
-                logger.warning("the room learns later that this agent stands by: %s", fault)
+        await self._show(MemberState.STANDBY)
         self.target.begin()
         self.succession.begin()
+
+    async def _show(self, state: MemberState) -> None:
+        """Tells the room what this agent does; while Redis is away that must keep it from nothing."""
+        try:
+            await self.membership.set_state(state)
+        except StoreError as fault:
+            logger.warning("the room learns with the next heartbeat that this agent is %s: %s", state, fault)
 
     def leave(self, reason: str) -> None:
         """Ends this agent's part in the call: the job shuts down, and with it the session and the seat."""
@@ -267,7 +269,7 @@ class Seat:
 
     async def _tell(self, lease: Lease) -> None:
         await announce(self.ctx.room, FloorAnnouncement(fence=Fence(lease.fence), agent=self.agent, role=self.role))
-        await self.membership.set_state(MemberState.HOLDER)
+        await self._show(MemberState.HOLDER)
         await self.keeper.write()
 
     def _session_record(self) -> SessionRecord | None:

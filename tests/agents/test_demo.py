@@ -22,8 +22,8 @@ def _is_in_the_database(saved: Saved | None) -> None:
     assert (saved.missing, saved.doubled, saved.in_order) == ((), (), True)
     caller = [(row.matches or "", row.text) for row in saved.rows if row.speaker == "caller"]
     assert len(caller) == 7
-    # A busy machine loses some of what the caller said: the shortest turn may be misheard, or not understood.
-    assert sum(not alike(*pair) for pair in caller) <= 1, caller
+    # A busy machine loses some of what the caller says: two words of it may be too few to be understood.
+    assert {script for script, heard in caller if not alike(script, heard)} <= {"Yes please."}, caller
     agents = [(row.role, row.text) for row in saved.rows if row.speaker == "agent"]
     assert agents[0] == ("receptionist", "Hello Ann. Welcome to Bluebird Internet. How can I help you?")
     assert any(role == "billing" and "74 euros and 90 cents" in text for role, text in agents), agents

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from livekit import api
@@ -96,3 +97,10 @@ def redis_url() -> Iterator[str]:
     """The URL of an embedded Valkey that the tests of this folder share; every room has keys of its own."""
     with EmbeddedValkey() as server:
         yield server.url
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
+    """A Redis of one test's own, to be stopped, and to come back with its data or without."""
+    async with EmbeddedValkey(directory=tmp_path) as server:
+        yield server

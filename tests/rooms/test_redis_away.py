@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +17,6 @@ STORY = " ".join(["word"] * 100)
 FADES = 2.5
 """Seconds by which a floor that cannot be renewed has run out (2) and the voice has died away (0.3)."""
 AWAY = 5.0
-
-
-@pytest.fixture
-async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
-    async with EmbeddedValkey(directory=tmp_path) as server:
-        yield server
 
 
 @pytest.mark.parametrize("policy", ["keep", "silence"])

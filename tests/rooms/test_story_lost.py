@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,12 +22,6 @@ from tests.rooms.conftest import RoomFactory
 from tests.rooms.ears import eventually
 from tests.rooms.team import STANDBY, Player, Team, gathering
 from tests.rooms.test_handoff_workers import until
-
-
-@pytest.fixture
-async def valkey(tmp_path: Path) -> AsyncIterator[EmbeddedValkey]:
-    async with EmbeddedValkey(directory=tmp_path) as server:
-        yield server
 
 
 async def lose(valkey: EmbeddedValkey, holder: Player) -> None:

@@ -47,6 +47,19 @@ async def test_a_fault_of_another_kind_ends_the_watch(seat: Seat, caplog: pytest
     assert "could not watch the floor" in caplog.text
 
 
+async def test_the_call_is_recorded_in_the_room_although_redis_is_away_in_the_moment_of_the_grant(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "announce", AsyncMock())
+    membership = SimpleNamespace(set_state=AsyncMock(side_effect=StoreUnavailable("Redis is away")))
+    keeper = AsyncMock()
+    vars(seat).update(membership=membership, keeper=keeper, ctx=MagicMock(), agent="a", role="billing")
+
+    await seat._tell(MagicMock(fence=7))
+
+    keeper.write.assert_awaited_once()
+
+
 @pytest.mark.parametrize("returned", [False, True])
 async def test_a_grant_that_is_read_after_a_return_into_the_room_opens_nothing_by_itself(
     seat: Seat, returned: bool

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from coordination.dev.livekit_server import LiveKitServer
 from coordination.dev.valkey import EmbeddedValkey
 from coordination.errors import StoreUnavailable
@@ -120,23 +122,23 @@ class RedisFaults:
 
         return Fault(kind=FaultKind.SUBSCRIPTIONS, target="all subscriptions", begin=begin)
 
+    @retry(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(_PATIENCE),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )
     async def command(self, *command: str) -> Any:
         """Sends one command on a connection of its own, again while Redis does not answer: it must bear repetition.
 
         Raises `StoreUnavailable` after 10 s without an answer.
         """
-        until = asyncio.get_running_loop().time() + _PATIENCE
-        while True:
-            store = Store(self._server.url)
-            try:
-                await store.open()
-                return await store.command(*command)
-            except StoreUnavailable:
-                if asyncio.get_running_loop().time() > until:
-                    raise
-                await asyncio.sleep(0.05)
-            finally:
-                await store.close()
+        store = Store(self._server.url)
+        await store.open()
+        try:
+            return await store.command(*command)
+        finally:
+            await store.close()
 
     @property
     def _dump(self) -> Path:
