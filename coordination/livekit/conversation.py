@@ -118,7 +118,7 @@ class Conversation:
         self.entry = entry
         self.carried = None
         self._resolve()
-        self._carry(self._begin(entry, carried))
+        self._carry(lambda: self._begin(entry, carried))
 
     def leave(self) -> None:
         """The floor is lost, or will not come."""
@@ -155,14 +155,15 @@ class Conversation:
 
     def yield_to(self, carried: CarriedUtterance) -> None:
         """The old agent reports that the caller has begun to speak under it: that comes first."""
-        if self.entry is None:
+        entry = self.entry
+        if entry is None:
             return
         if self._promised is not None:
             self._hold_back()
             return
         self._session.hold_caller()
         self._session.interrupt(force=True)
-        self._carry(self._hear_out(self.entry, carried))
+        self._carry(lambda: self._hear_out(entry, carried))
 
     async def _hear_out(self, entry: Entry, carried: CarriedUtterance) -> None:
         """Waits until the old agent knows what the caller said, and answers that. Opens if there were no words."""
@@ -189,13 +190,13 @@ class Conversation:
             seat.history.added(TurnId(message.id))
         self._session.reply(user_input=message)
 
-    def _carry(self, work: Awaitable[None]) -> None:
+    def _carry(self, work: Callable[[], Awaitable[None]]) -> None:
         if self._carrying is not None:
             self._carrying.cancel()
 
         async def run() -> None:
             try:
-                await work
+                await work()
             except Exception:
                 logger.exception("the caller could not be heard out; listening as usual")
                 self._session.listen(since=None)
